@@ -1,0 +1,50 @@
+"""Canonical JSON: one value, one sequence of bytes.
+
+A subset of RFC 8785: object keys must be ASCII strings and numbers must be integers within ±(2**53 - 1), which removes
+the two places where implementations differ (number formatting, and the order of keys outside the basic plane).
+Verifiers hash the stored bytes and never canonicalise again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from synapse_modules.core.errors import InvalidInput
+
+__all__ = ["JsonValue", "canonical_bytes"]
+
+JsonValue = None | bool | int | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
+
+_MAX_SAFE_INTEGER = 2**53 - 1
+
+
+def canonical_bytes(value: JsonValue) -> bytes:
+    """Encode ``value`` as canonical JSON in UTF-8.
+
+    Raises:
+        InvalidInput: for a float, an integer beyond ±(2**53 - 1), a key that is not ASCII, or a lone surrogate.
+    """
+    _check(value, "$")
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("$", error.object[error.start : error.end], "text without lone surrogates") from error
+
+
+def _check(value: JsonValue, where: str) -> None:
+    if value is None or isinstance(value, str | bool):
+        return
+    if isinstance(value, int):
+        if abs(value) > _MAX_SAFE_INTEGER:
+            raise InvalidInput(where, value, "an integer within ±(2**53 - 1)")
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            if not isinstance(key, str) or not key.isascii():
+                raise InvalidInput(where, key, "an ASCII key")
+            _check(child, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, child in enumerate(value):
+            _check(child, f"{where}[{position}]")
+    else:
+        raise InvalidInput(where, value, "null, a boolean, an integer, text, a list or an object")

@@ -1,0 +1,203 @@
+"""The product's own connections: sync, pooled, each transaction committed or rolled back as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from synapse_modules.core.errors import Unavailable
+from synapse_modules.storage.dialect import Dialect
+
+if TYPE_CHECKING:
+    from synapse_modules.core.ports import Rows, Transaction
+
+__all__ = ["Database", "DatabaseLocation"]
+
+_Result = TypeVar("_Result")
+_ATTEMPTS = 3
+_LOCK_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLocation:
+    """Where a database is.
+
+    Attributes:
+        dialect: the engine.
+        arguments: keyword arguments of ``psycopg2.connect``; for SQLite ``database`` is the path of the file.
+    """
+
+    dialect: Dialect
+    arguments: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        """Name the place without its password."""
+        named = {key: self.arguments[key] for key in ("host", "port", "dbname", "database") if key in self.arguments}
+        return f"DatabaseLocation({self.dialect}, {named})"
+
+
+class Database:
+    """A pool of connections to one database. Safe to use from several threads.
+
+    Transactions are serialised by the engine: ``BEGIN IMMEDIATE`` on SQLite, READ COMMITTED on PostgreSQL. A function
+    is run again, at most three times in all, when the engine reports a serialisation failure, a deadlock or a lost
+    connection: it must therefore be safe to repeat.
+    """
+
+    def __init__(self, location: DatabaseLocation) -> None:
+        self.location = location
+        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
+
+    @property
+    def dialect(self) -> str:
+        """``"sqlite"`` or ``"postgres"``."""
+        return self.location.dialect.value
+
+    def run(self, function: Callable[[Transaction], _Result]) -> _Result:
+        """Run ``function`` in a transaction of its own and return its result, durable.
+
+        Raises:
+            Unavailable: the database does not answer, is full or stays locked.
+        """
+        for remaining in reversed(range(_ATTEMPTS)):
+            try:
+                return self._once(function)
+            except Exception as error:
+                if not _transient(error):
+                    raise
+                if not remaining:
+                    raise Unavailable(f"the database failed: {_cause(error)}", where=repr(self.location)) from error
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    def _once(self, function: Callable[[Transaction], _Result]) -> _Result:
+        with self._connection() as connection:
+            cursor = connection.cursor()
+            if self.location.dialect is Dialect.SQLITE:
+                cursor.execute("BEGIN IMMEDIATE")
+            result = function(CursorTransaction(cursor, self.location.dialect))
+            connection.commit()
+            return result
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Any]:
+        try:
+            connection = self._idle.get_nowait()
+        except queue.Empty:
+            connection = connect(self.location)
+        try:
+            yield connection
+        except BaseException:
+            with contextlib.suppress(Exception):
+                connection.rollback()
+            connection.close()
+            raise
+        self._idle.put(connection)
+
+
+class CursorTransaction:
+    """A transaction over a plain DB-API cursor."""
+
+    __slots__ = ("_cursor", "_dialect")
+
+    def __init__(self, cursor: Any, dialect: Dialect) -> None:
+        self._cursor = cursor
+        self._dialect = dialect
+
+    @property
+    def dialect(self) -> str:
+        """``"sqlite"`` or ``"postgres"``."""
+        return self._dialect.value
+
+    @property
+    def rowcount(self) -> int:
+        """Rows changed by the last statement."""
+        return int(self._cursor.rowcount)
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run one statement with bound parameters."""
+        if parameters:
+            self._cursor.execute(self._text(sql), parameters)
+        else:
+            self._cursor.execute(sql)  # without parameters psycopg2 leaves % alone, and a script may hold any character
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each row; on PostgreSQL in pages of a hundred statements a round trip."""
+        if self._dialect is Dialect.SQLITE:
+            self._cursor.executemany(sql, rows)
+            return
+        from psycopg2.extras import execute_batch  # noqa: PLC0415  a base install has no PostgreSQL driver
+
+        execute_batch(self._cursor, self._text(sql), rows)
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row, bytes as ``bytes``."""
+        row = self._cursor.fetchone()
+        return None if row is None else plain_row(row)
+
+    def fetchall(self) -> Rows:
+        """All remaining rows, bytes as ``bytes``."""
+        return [plain_row(row) for row in self._cursor.fetchall()]
+
+    def _text(self, sql: str) -> str:
+        return sql if self._dialect is Dialect.SQLITE else sql.replace("%", "%%").replace("?", "%s")
+
+
+def plain_row(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The row with PostgreSQL's ``memoryview`` turned into ``bytes``."""
+    return tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
+
+
+def connect(location: DatabaseLocation) -> Any:
+    """Open one connection, durable on commit.
+
+    Raises:
+        Unavailable: nobody answers there, or the file cannot be opened.
+    """
+    try:
+        return _connect_sqlite(location) if location.dialect is Dialect.SQLITE else _connect_postgres(location)
+    except Exception as error:
+        if not _transient(error):
+            raise
+        raise Unavailable(f"cannot connect: {_cause(error)}", where=repr(location)) from error
+
+
+def _connect_sqlite(location: DatabaseLocation) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        location.arguments["database"], timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
+def _connect_postgres(location: DatabaseLocation) -> Any:
+    import psycopg2  # noqa: PLC0415  a base install has no PostgreSQL driver
+
+    connection = psycopg2.connect(**location.arguments)
+    connection.set_session(isolation_level="READ COMMITTED", autocommit=False)
+    with connection.cursor() as cursor:
+        # Synapse may be configured with synchronous_commit off; an acknowledged record must be on disk all the same.
+        cursor.execute("SET synchronous_commit TO ON")
+    connection.commit()
+    return connection
+
+
+def _transient(error: Exception) -> bool:
+    """Whether trying again, or later, can help: lost connection, lock, serialisation, disk full."""
+    names = {base.__name__ for base in type(error).__mro__}
+    return bool(names & {"OperationalError", "InterfaceError"})
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

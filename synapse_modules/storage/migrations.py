@@ -1,0 +1,179 @@
+"""Schema migrations with a ledger of their own, the same on both engines.
+
+Files are ``schema/<part>/NNNN_<name>.sql``; where the dialects differ, ``NNNN_<name>.sqlite.sql`` and
+``NNNN_<name>.postgres.sql`` stand in for it. A part is a database: ``homeserver`` (Synapse's own, where our tables stand
+beside Synapse's) and ``audit``. A migration that has been released is never edited: its checksum is in the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from synapse_modules.core.errors import GovernanceError
+from synapse_modules.storage.dialect import Dialect, render
+
+if TYPE_CHECKING:
+    from synapse_modules.core.clock import Clock
+    from synapse_modules.core.ports import Transaction
+    from synapse_modules.storage.database import Database
+
+__all__ = ["PARTS", "Migration", "SchemaMismatch", "available", "migrate", "pending", "require_current"]
+
+PARTS = ("homeserver", "audit")
+_LOCK_KEY = 0x676F7665726E  # "govern": the advisory lock under which one process migrates
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS governance_schema (
+    part TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    checksum TEXT NOT NULL,
+    applied_ms BIGINT NOT NULL,
+    PRIMARY KEY (part, version)
+)
+"""
+
+
+class SchemaMismatch(GovernanceError):
+    """The database's schema is not the one this code was written for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of a schema.
+
+    Attributes:
+        part: the database it belongs to. version: its number, from 1, without gaps. name: what it does.
+        sql: the rendered script. checksum: hexadecimal SHA-256 of ``sql``.
+    """
+
+    part: str
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """Identity of the released text."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def available(part: str, dialect: Dialect) -> list[Migration]:
+    """All migrations of ``part`` for ``dialect``, in order."""
+    other = Dialect.POSTGRES if dialect is Dialect.SQLITE else Dialect.SQLITE
+    found = []
+    for file in (resources.files("synapse_modules.storage") / "schema" / part).iterdir():
+        if not file.name.endswith(".sql") or file.name.endswith(f".{other}.sql"):
+            continue
+        number, _, name = file.name.removesuffix(".sql").removesuffix(f".{dialect}").partition("_")
+        found.append(Migration(part, int(number), name, render(file.read_text(encoding="utf-8"), dialect)))
+    return sorted(found, key=lambda migration: migration.version)
+
+
+def pending(database: Database, part: str) -> list[Migration]:
+    """The migrations that ``database`` still needs; changes nothing.
+
+    Raises:
+        SchemaMismatch: an applied migration differs from the released text, or the schema is newer than this code.
+    """
+    return database.run(lambda transaction: _pending_in(transaction, part))
+
+
+def require_current(database: Database, part: str) -> None:
+    """Refuse to go on with a schema that is older or newer than this code.
+
+    Raises:
+        SchemaMismatch: with the command that mends it.
+    """
+    missing = pending(database, part)
+    if missing:
+        names = ", ".join(f"{migration.version:04d}_{migration.name}" for migration in missing)
+        raise SchemaMismatch(
+            f"the {part} schema is older than this code, missing {names}",
+            where=repr(database.location),
+            advice="Run `govctl migrate` with this release, then start again",
+        )
+
+
+def migrate(database: Database, part: str, clock: Clock) -> list[Migration]:
+    """Apply what is missing, all in one transaction, and return it. Safe to run from several processes at once."""
+
+    def work(transaction: Transaction) -> list[Migration]:
+        _lock(transaction)
+        transaction.execute(_LEDGER)
+        missing = _pending_in(transaction, part)
+        for migration in missing:
+            _apply(transaction, migration, clock.now_ms())
+        return missing
+
+    return database.run(work)
+
+
+def _lock(transaction: Transaction) -> None:
+    # SQLite's BEGIN IMMEDIATE is the lock already.
+    if transaction.dialect == Dialect.POSTGRES:
+        transaction.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK_KEY,))
+
+
+def _apply(transaction: Transaction, migration: Migration, now_ms: int) -> None:
+    for statement in _statements(migration.sql, transaction.dialect):
+        transaction.execute(statement)
+    transaction.execute(
+        "INSERT INTO governance_schema (part, version, name, checksum, applied_ms) VALUES (?, ?, ?, ?, ?)",
+        (migration.part, migration.version, migration.name, migration.checksum, now_ms),
+    )
+
+
+def _statements(script: str, dialect: str) -> Iterator[str]:
+    """Split a script. PostgreSQL runs several statements at once; SQLite's own parser tells where each ends."""
+    if dialect == Dialect.POSTGRES:
+        yield script
+        return
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
+
+
+def _pending_in(transaction: Transaction, part: str) -> list[Migration]:
+    released = available(part, Dialect(transaction.dialect))
+    applied = _applied(transaction, part)
+    _check_history(part, released, applied)
+    return [migration for migration in released if migration.version not in applied]
+
+
+def _applied(transaction: Transaction, part: str) -> dict[int, str]:
+    if transaction.dialect == Dialect.POSTGRES:
+        transaction.execute("SELECT to_regclass('governance_schema')")
+    else:
+        transaction.execute("SELECT (SELECT name FROM sqlite_master WHERE name = 'governance_schema')")
+    row = transaction.fetchone()
+    if row is None or row[0] is None:
+        return {}
+    transaction.execute("SELECT version, checksum FROM governance_schema WHERE part = ?", (part,))
+    return dict(transaction.fetchall())
+
+
+def _check_history(part: str, released: list[Migration], applied: dict[int, str]) -> None:
+    known = {migration.version: migration.checksum for migration in released}
+    newer = sorted(set(applied) - set(known))
+    if newer:
+        raise SchemaMismatch(
+            f"the {part} schema has version {newer[-1]}, newer than this code's {max(known, default=0)}",
+            advice="Start a release at least as new as the one that migrated the database",
+        )
+    edited = [version for version, checksum in applied.items() if known[version] != checksum]
+    if edited:
+        raise SchemaMismatch(
+            f"migration {edited[0]:04d} of the {part} schema was edited after it had been applied",
+            advice="Install an unmodified release",
+        )
