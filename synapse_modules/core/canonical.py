@@ -8,7 +8,7 @@ Verifiers hash the stored bytes and never canonicalise again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from synapse_modules.core.errors import InvalidInput
 
@@ -38,13 +38,18 @@ def _check(value: JsonValue, where: str) -> None:
     if isinstance(value, int):
         if abs(value) > _MAX_SAFE_INTEGER:
             raise InvalidInput(where, value, "an integer within ±(2**53 - 1)")
-    elif isinstance(value, Mapping):
+        return
+    for step, child in _children(value, where):
+        _check(child, where + step)
+
+
+def _children(value: JsonValue, where: str) -> Iterator[tuple[str, JsonValue]]:
+    if isinstance(value, Mapping):
         for key, child in value.items():
-            if not isinstance(key, str) or not key.isascii():
+            if not key.isascii():
                 raise InvalidInput(where, key, "an ASCII key")
-            _check(child, f"{where}.{key}")
+            yield f".{key}", child
     elif isinstance(value, list | tuple):
-        for position, child in enumerate(value):
-            _check(child, f"{where}[{position}]")
+        yield from ((f"[{position}]", child) for position, child in enumerate(value))
     else:
         raise InvalidInput(where, value, "null, a boolean, an integer, text, a list or an object")

@@ -9,7 +9,6 @@ from typing import Protocol
 __all__ = ["Clock", "RandomBytes", "SystemClock", "new_id", "system_random"]
 
 
-
 class Clock(Protocol):
     """A source of wall-clock time."""
 

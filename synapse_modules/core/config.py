@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 
 from synapse_modules.core.errors import InvalidInput, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["FrozenModel", "parse_document"]
 
@@ -34,7 +37,8 @@ def parse_document(model: type[_Model], document: object, where: str) -> _Model:
     if not isinstance(document, dict):
         raise InvalidInput(where, document, "a mapping")
     try:
-        return model.model_validate(document)
+        # JSON mode is strict about kinds of value and yet takes a list for a tuple and a name for an enum.
+        return model.model_validate_json(json.dumps(document, default=str))
     except pydantic.ValidationError as error:
         raise _first_mistake(model, error, where) from None
 
@@ -44,11 +48,15 @@ def _first_mistake(model: type[FrozenModel], error: pydantic.ValidationError, wh
     path = _join(where, mistake["loc"])
     own = mistake.get("ctx", {}).get("error")
     if isinstance(own, InvalidInput):
-        return InvalidInput(f"{path}.{own.where}" if own.where else path, own.found, own.expected, suggestion=own.suggestion)
+        return InvalidInput(
+            f"{path}.{own.where}" if own.where else path, own.found, own.expected, suggestion=own.suggestion
+        )
     if mistake["type"] == "extra_forbidden":
         key = str(mistake["loc"][-1])
         valid = sorted(_fields_at(model, mistake["loc"][:-1]))
-        return InvalidInput(path, key, f"one of {', '.join(valid)}" if valid else "no such key", suggestion=nearest(key, valid))
+        return InvalidInput(
+            path, key, f"one of {', '.join(valid)}" if valid else "no such key", suggestion=nearest(key, valid)
+        )
     if mistake["type"] == "missing":
         return InvalidInput(path, None, "a value: this key is required")
     return InvalidInput(path, mistake["input"], _expectation(mistake["msg"]))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Denied", "GovernanceError", "InvalidInput", "NotFound", "Unavailable", "nearest"]
 
@@ -71,8 +74,8 @@ class Denied(GovernanceError):
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like ``name``, or None when nothing is near."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    matches = difflib.get_close_matches(name, [str(each) for each in valid], n=1, cutoff=0.6)
+    return str(matches[0]) if matches else None
 
 
 def _short(value: object, limit: int = 80) -> str:

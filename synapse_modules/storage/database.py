@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +12,8 @@ from synapse_modules.core.errors import Unavailable
 from synapse_modules.storage.dialect import Dialect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from synapse_modules.core.ports import Rows, Transaction
 
 __all__ = ["Database", "DatabaseLocation"]

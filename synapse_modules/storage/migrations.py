@@ -1,15 +1,15 @@
 """Schema migrations with a ledger of their own, the same on both engines.
 
 Files are ``schema/<part>/NNNN_<name>.sql``; where the dialects differ, ``NNNN_<name>.sqlite.sql`` and
-``NNNN_<name>.postgres.sql`` stand in for it. A part is a database: ``homeserver`` (Synapse's own, where our tables stand
-beside Synapse's) and ``audit``. A migration that has been released is never edited: its checksum is in the ledger.
+``NNNN_<name>.postgres.sql`` stand in for it. A part is a database: ``homeserver`` (Synapse's own, where our tables
+stand beside Synapse's) and ``audit``. A migration that has been released is never edited: its checksum is in the
+ledger.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from synapse_modules.core.errors import GovernanceError
 from synapse_modules.storage.dialect import Dialect, render
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from synapse_modules.core.clock import Clock
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
