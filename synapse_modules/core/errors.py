@@ -32,8 +32,10 @@ class GovernanceError(Exception):
         return f"{text}. {self.advice}" if self.advice else text
 
 
-class InvalidInput(GovernanceError):
+class InvalidInput(GovernanceError, ValueError):
     """Input that can never be right: refused as a whole, nothing half applied.
+
+    A ``ValueError`` too, so that one raised inside a pydantic validator comes out with the path of the field.
 
     Args:
         where: path of the mistake, such as ``roles.help_desk.allow[2]``.
