@@ -1,0 +1,1 @@
+"""Tests of synapse-governance, in layers: unit, storage, module, e2e."""
