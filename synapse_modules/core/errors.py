@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Denied", "GovernanceError", "InvalidInput", "NotFound", "Unavailable", "nearest"]
+__all__ = ["Conflict", "Denied", "GovernanceError", "InvalidInput", "NotFound", "Unavailable", "nearest"]
 
 
 class GovernanceError(Exception):
@@ -54,6 +54,10 @@ class InvalidInput(GovernanceError, ValueError):
 
 class NotFound(GovernanceError):
     """The named thing does not exist, or the caller may not know that it does."""
+
+
+class Conflict(GovernanceError):
+    """Somebody else changed the thing meanwhile: read it again, look at the difference, then try again (HTTP 409)."""
 
 
 class Unavailable(GovernanceError):

@@ -1,7 +1,8 @@
 """YAML read without its surprises: what a person would overlook is a mistake, with its line.
 
 Refused on top of what is no YAML at all: a key given twice (YAML's last one would win in silence), a key that is not
-text (``no:`` is the key ``False`` in YAML 1.1), anchors and aliases, tags that make objects, more than one document. Times stay text.
+text (``no:`` is the key ``False`` in YAML 1.1), anchors and aliases, tags that make objects, more than one document.
+Times stay text.
 """
 
 from __future__ import annotations
