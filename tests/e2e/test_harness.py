@@ -41,8 +41,9 @@ def test_nginx_spreads_ordinary_routes_over_workers_and_keeps_the_rest_on_the_ma
     bob.admin("GET", "v1/server_version").expect()
     bob.client("PUT", "rooms", room, "typing", bob.user_id, body={"typing": True, "timeout": 1000}).expect()
 
+    # nginx writes its log after it has answered.
+    wait_until(lambda: "/%40bob" in str(_ports_by_path(stock_workers)), what="the last request is in nginx's log")
     ports = _ports_by_path(stock_workers)
-
     workers = {worker.url.rpartition(":")[2] for worker in stock_workers.workers}
     main = {stock_workers.main.url.rpartition(":")[2]}
     assert ports["/state"] == workers
