@@ -10,9 +10,9 @@ import pydantic
 from synapse_modules.core.errors import InvalidInput, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["FrozenModel", "parse_document"]
+__all__ = ["FrozenModel", "parse_document", "parse_strings"]
 
 _Model = TypeVar("_Model", bound="FrozenModel")
 
@@ -39,6 +39,18 @@ def parse_document(model: type[_Model], document: object, where: str) -> _Model:
     try:
         # JSON mode is strict about kinds of value and yet takes a list for a tuple and a name for an enum.
         return model.model_validate_json(json.dumps(document, default=str))
+    except pydantic.ValidationError as error:
+        raise _first_mistake(model, error, where) from None
+
+
+def parse_strings(model: type[_Model], values: Mapping[str, str], where: str) -> _Model:
+    """Parse ``values``, all of them text as in a query string, as ``model``; ``"5"`` is an integer where one belongs.
+
+    Raises:
+        InvalidInput: the first mistake, as :func:`parse_document` names it.
+    """
+    try:
+        return model.model_validate_strings(values)
     except pydantic.ValidationError as error:
         raise _first_mistake(model, error, where) from None
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twisted.python.threadpool import ThreadPool
 
-from synapse.storage.engines import PostgresEngine
-from synapse_modules.core.ports import Rows, Transaction
+from synapse_modules.homeserver import internals
 from synapse_modules.storage.database import Database, plain_row
-from synapse_modules.storage.dialect import Dialect
 
 if TYPE_CHECKING:
-    from synapse.module_api import LoggingTransaction, ModuleApi
-    from synapse.module_api import CachedFunction
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from synapse.module_api import CachedFunction, LoggingTransaction, ModuleApi
+
+    from synapse_modules.core.ports import Rows, Transaction
 
 __all__ = ["Broadcast", "Homeserver", "ThreadedDatabase"]
 
@@ -131,8 +131,7 @@ class HomeserverDatabase:
     @property
     def dialect(self) -> str:
         """``"sqlite"`` or ``"postgres"``."""
-        engine = self._api._store.db_pool.engine
-        return (Dialect.POSTGRES if isinstance(engine, PostgresEngine) else Dialect.SQLITE).value
+        return internals.database_engine(self._api).value
 
     async def run(self, name: str, function: Callable[[Transaction], _Result]) -> _Result:
         """Run ``function`` in a transaction; Synapse may repeat it up to five times (REPEATABLE READ)."""
@@ -152,8 +151,7 @@ class SynapseTransaction:
     @property
     def dialect(self) -> str:
         """``"sqlite"`` or ``"postgres"``."""
-        postgres = isinstance(self._transaction.database_engine, PostgresEngine)
-        return (Dialect.POSTGRES if postgres else Dialect.SQLITE).value
+        return internals.transaction_engine(self._transaction).value
 
     @property
     def rowcount(self) -> int:

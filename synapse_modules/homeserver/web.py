@@ -1,0 +1,236 @@
+"""One router for the product's HTTP interface: authentication, permission, parsing, Matrix errors.
+
+Features declare :class:`Route` values; the same declarations make the OpenAPI document at ``openapi.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from synapse.module_api import DirectServeJsonResource
+
+from synapse_modules.core.actions import Action, Outcome
+from synapse_modules.core.config import parse_document, parse_strings
+from synapse_modules.core.errors import Denied, GovernanceError, InvalidInput, Unavailable
+from synapse_modules.core.ports import AuditEvent
+from synapse_modules.homeserver import matrix_errors
+from synapse_modules.homeserver.openapi import openapi_document
+from synapse_modules.homeserver.routes import BASE_PATH, Call, Caller, Method, Route, Stream
+from synapse_modules.homeserver.streaming import send_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from synapse.module_api import SynapseRequest
+    from synapse.module_api.errors import SynapseError
+
+    from synapse_modules.core.config import FrozenModel
+    from synapse_modules.core.ports import AuditSink, Authorizer
+    from synapse_modules.homeserver.public import Homeserver
+
+__all__ = ["BASE_PATH", "Call", "Caller", "Method", "Route", "Router", "Stream"]
+
+logger = logging.getLogger(__name__)
+
+
+class Router:
+    """The routes of one homeserver process.
+
+    Order of the checks: route, access token, permission, input. A refusal by policy is recorded before it is answered;
+    where it cannot be recorded it stands all the same.
+
+    Args:
+        homeserver: where it serves. authorizer: asked for each route's permission.
+        audit: where refusals are recorded. version: of the interface's description.
+    """
+
+    def __init__(self, homeserver: Homeserver, authorizer: Authorizer, audit: AuditSink, version: str) -> None:
+        self._homeserver = homeserver
+        self._authorizer = authorizer
+        self._audit = audit
+        self._version = version
+        self._routes: list[Route] = []
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """All routes, in the order they were added."""
+        return tuple(self._routes)
+
+    def add(self, routes: Iterable[Route]) -> None:
+        """Serve ``routes`` too.
+
+        Raises:
+            ValueError: one of them is there already.
+        """
+        for route in routes:
+            if any((route.method, route.path) == (known.method, known.path) for known in self._routes):
+                raise ValueError(f"{route.method} {route.path} is declared twice")
+            self._routes.append(route)
+
+    def mount(self) -> None:
+        """Serve in this process; to be called while modules are loaded, before or after :meth:`add`."""
+        self._homeserver.api.register_web_resource(BASE_PATH, GovernanceResource(self))
+
+    async def handle(self, request: SynapseRequest) -> tuple[int, Any] | None:
+        """Answer one request with a status and JSON, or None when the answer was streamed.
+
+        Raises:
+            SynapseError: what the client is told. Any other exception is a fault, which Synapse logs and answers with
+                status 500 and no text of ours.
+        """
+        segments = _segments(request)
+        if segments == ("openapi.json",):
+            return 200, openapi_document(self._routes, self._version)
+        route, path = self._find(_method(request), segments)
+        caller = await self._authenticate(request)
+        try:
+            await self._authorise(route, caller)
+            answer = await route.handler(_call(route, request, caller, path))
+        except GovernanceError as error:
+            raise await self._failed(route, caller, error) from error
+        if isinstance(answer, Stream):
+            await send_stream(self._homeserver, request, answer, route.status)
+            return None
+        return route.status, answer.model_dump(mode="json")
+
+    def _find(self, method: str, segments: tuple[str, ...]) -> tuple[Route, Mapping[str, str]]:
+        matches = [(route, path) for route in self._routes if (path := route.match(segments)) is not None]
+        if not matches:
+            raise matrix_errors.unrecognised()
+        # A literal segment is more special than a placeholder, as in OpenAPI.
+        matches.sort(key=lambda match: len(match[0].placeholders))
+        for route, path in matches:
+            if route.method == method:
+                return route, path
+        raise matrix_errors.method_not_allowed(", ".join(sorted({route.method for route, _ in matches})))
+
+    async def _authenticate(self, request: SynapseRequest) -> Caller:
+        requester = await self._homeserver.api.get_user_by_req(request)
+        user_id = requester.user.to_string()
+        address = request.getClientAddress()
+        caller = Caller(
+            user_id=user_id,
+            device_id=requester.device_id,
+            address=getattr(address, "host", None),
+            user_agent=request.getHeader("User-Agent") or "",
+        )
+        if requester.authenticated_entity != user_id:
+            raise await self._failed(None, caller, _impersonated())
+        return caller
+
+    async def _authorise(self, route: Route, caller: Caller) -> None:
+        if route.permission is None:
+            return
+        decision = await self._authorizer.decide(caller.user_id, route.permission)
+        if not decision.allowed:
+            raise Denied(decision.reason, rule=decision.rule, permission=route.permission)
+
+    async def _failed(self, route: Route | None, caller: Caller, error: GovernanceError) -> SynapseError:
+        name = f"{route.method} {route.path}" if route else "authentication"
+        if isinstance(error, Denied):
+            await self._record_denial(name, caller, error)
+        elif not isinstance(error, InvalidInput):
+            logger.warning("%s by %s failed: %s", name, caller.user_id, error)
+        return matrix_errors.matrix_error(error)
+
+    async def _record_denial(self, name: str, caller: Caller, error: Denied) -> None:
+        event = AuditEvent(
+            Action.ACCESS_DENIED,
+            Outcome.DENIED,
+            actor=caller.user_id,
+            rule=error.rule,
+            address=caller.address,
+            user_agent=caller.user_agent,
+            device_id=caller.device_id,
+            details={"permission": error.permission, "route": name},
+        )
+        try:
+            await self._audit.record(event)
+        except Unavailable:
+            logger.exception("the refusal of %s to %s stands but could not be recorded", name, caller.user_id)
+
+
+class GovernanceResource(DirectServeJsonResource):
+    """The router as Synapse's web server sees it."""
+
+    isLeaf = True  # noqa: N815  Twisted's name
+
+    def __init__(self, router: Router) -> None:
+        super().__init__()
+        self._router = router
+
+    async def _async_render(self, request: SynapseRequest) -> tuple[int, Any] | None:
+        return await self._router.handle(request)
+
+
+def _impersonated() -> Denied:
+    return Denied(
+        "This access token acts in somebody else's name; governance needs your own",
+        rule="no-impersonation",
+        permission="",
+    )
+
+
+def _segments(request: SynapseRequest) -> tuple[str, ...]:
+    try:
+        return tuple(segment.decode() for segment in request.postpath or ())
+    except UnicodeDecodeError:
+        raise matrix_errors.unrecognised() from None
+
+
+def _method(request: SynapseRequest) -> str:
+    method: str = request.method.decode("ascii", errors="replace")
+    return "GET" if method == "HEAD" else method
+
+
+def _call(route: Route, request: SynapseRequest, caller: Caller, path: Mapping[str, str]) -> Call:
+    return Call(caller, path, _query(route, request), _body(route, request), request.get_request_id())
+
+
+def _query(route: Route, request: SynapseRequest) -> FrozenModel | None:
+    values: dict[str, str] = {}
+    for name, given in request.args.items():
+        key = name.decode(errors="replace")
+        if len(given) > 1:
+            raise InvalidInput(f"query:{key}", [each.decode(errors="replace") for each in given], "one value")
+        values[key] = given[0].decode(errors="replace")
+    values.pop("access_token", None)  # the deprecated way to authenticate, which Synapse still takes
+    if route.query is not None:
+        return parse_strings(route.query, values, "query")
+    if values:
+        raise InvalidInput("query", ", ".join(sorted(values)), "no parameters")
+    return None
+
+
+def _body(route: Route, request: SynapseRequest) -> FrozenModel | None:
+    if route.body is None:
+        return None
+    content = request.content.read(route.max_body + 1) if request.content else b""
+    if len(content) > route.max_body:
+        raise matrix_errors.too_large(route.max_body)
+    document = _json(content)
+    try:
+        return parse_document(route.body, document, "body")
+    except InvalidInput as error:
+        raise matrix_errors.bad_json(error) from None
+
+
+def _json(content: bytes) -> object:
+    try:
+        return json.loads(content, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise matrix_errors.not_json(str(error)) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A key that stands twice means one thing to us and another to whoever logs or forwards it: refused."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
