@@ -20,7 +20,7 @@ run: venv-demo ## stock Synapse with all three modules and a demo organisation, 
 	@exec $(BIN)/govctl dev --port $(PORT)
 
 clean-run: ## forget the data of `make run`
-	rm -rf build/demo
+	rm -rf .dev
 
 smoke: venv-demo ## one scenario through every module, on a free port, in a temporary folder
 	@exec $(BIN)/govctl smoke
@@ -71,7 +71,7 @@ docs-check: venv ## every link and every `make` target named in a document exist
 	$(BIN)/python scripts/check_docs.py
 
 clean: ## remove what was built: environments, caches, logs, the demo's data
-	rm -rf .venv .venv-oldest* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-oldest* .dev build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv:
