@@ -25,11 +25,12 @@ clean-run: ## forget the data of `make run`
 smoke: venv-demo ## one scenario through every module, on a free port, in a temporary folder
 	@exec $(BIN)/govctl smoke
 
-lint: venv docs-check ## style, imports, spelling, links
+lint: venv ## style, imports, spelling, links
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python scripts/check_docs.py
 
 type: venv ## mypy, strict
 	$(BIN)/mypy
