@@ -12,11 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from synapse_modules.core.errors import InvalidInput
 
-__all__ = ["JsonValue", "canonical_bytes"]
+__all__ = ["JsonValue", "canonical_bytes", "canonical_text", "check_canonical"]
 
 JsonValue = None | bool | int | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
 _MAX_SAFE_INTEGER = 2**53 - 1
+_ENCODER = json.JSONEncoder(
+    sort_keys=True,
+    separators=(",", ":"),
+    ensure_ascii=False,
+    allow_nan=False,
+    check_circular=False,
+    default=dict,  # the only value that the check lets through and the encoder does not know is a read-only mapping
+)
 
 
 def canonical_bytes(value: JsonValue) -> bytes:
@@ -25,11 +33,29 @@ def canonical_bytes(value: JsonValue) -> bytes:
     Raises:
         InvalidInput: for a float, an integer beyond ±(2**53 - 1), a key that is not ASCII, or a lone surrogate.
     """
-    _check(value, "$")
+    check_canonical(value, "$")
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return canonical_text(value).encode()
     except UnicodeEncodeError as error:
         raise InvalidInput("$", error.object[error.start : error.end], "text without lone surrogates") from error
+
+
+def canonical_text(checked: JsonValue) -> str:
+    """Canonical JSON of a value that :func:`check_canonical` lets pass, or that is right by construction."""
+    return _ENCODER.encode(checked)
+
+
+def check_canonical(value: JsonValue, where: str) -> None:
+    """Refuse what has no canonical form, but for lone surrogates, which the encoding to UTF-8 refuses.
+
+    Args:
+        value: what is to be encoded.
+        where: its path, for the error.
+
+    Raises:
+        InvalidInput: for a float, an integer beyond ±(2**53 - 1), a key that is not ASCII, or another type.
+    """
+    _check(value, where)
 
 
 def _check(value: JsonValue, where: str) -> None:

@@ -1,1 +1,1 @@
-
+"""Further formats of an export, beside the signed bundle."""

@@ -1,0 +1,230 @@
+"""What stands in the log: a leaf that names nobody, and beside it the disclosures that say who it was.
+
+The leaf is canonical JSON, and its exact bytes are what the tree hashes. Everything that names a person stands in it as
+a commitment: base64url of SHA-256(salt ‖ 0x00 ‖ field ‖ 0x00 ‖ value) with a fresh salt of 16 bytes. Salt and value are
+the field's *disclosure*; it is kept and exported beside the leaf, and can be erased without touching the tree.
+
+Text that is not valid Unicode is recorded with ``?`` in the place of what is wrong: nobody may escape the log by
+sending nonsense.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from synapse_modules.core.canonical import canonical_bytes, canonical_text, check_canonical
+from synapse_modules.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from synapse_modules.core.canonical import JsonValue
+    from synapse_modules.core.clock import RandomBytes
+    from synapse_modules.core.ports import AuditEvent
+
+__all__ = [
+    "LEAF_VERSION",
+    "MAX_LEAF_BYTES",
+    "PERSONAL_FIELDS",
+    "SALT_BYTES",
+    "Record",
+    "Recorder",
+    "check_disclosures",
+    "commitment",
+    "restore",
+]
+
+LEAF_VERSION = 1
+MAX_LEAF_BYTES = 60_000
+"""A leaf must fit into a C2SP entry bundle, whose lengths have 16 bits."""
+PERSONAL_FIELDS = ("actor", "target", "address", "user_agent", "device")
+SALT_BYTES = 16
+
+_MAX_BYTES = {"actor": 1024, "target": 1024, "address": 256, "device": 1024, "room": 1024, "rule": 1024, "case": 256}
+_MAX_REASON_BYTES = 4096
+_MAX_USER_AGENT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it is stored, before it has an index.
+
+    Attributes:
+        record_id: 32 hexadecimal digits, also in the leaf.
+        leaf: the exact bytes that the tree hashes.
+        disclosures: canonical JSON, ``{field: [salt in base64url, value]}``.
+        key: the same key is recorded once only; None when it does not matter.
+        time_ms, action, outcome, actor, target, room_id, address: for searching, in clear.
+    """
+
+    record_id: str
+    leaf: bytes
+    disclosures: str
+    key: str | None
+    time_ms: int
+    action: str
+    outcome: str
+    actor: str | None = None
+    target: str | None = None
+    room_id: str | None = None
+    address: str | None = None
+
+
+class Recorder:
+    """Turns events into records, in the name of one process.
+
+    Args:
+        server: the homeserver's name. process: ``main``, or the worker's name.
+        random: where salts and ids come from.
+    """
+
+    def __init__(self, server: str, process: str, random: RandomBytes) -> None:
+        self._server = server
+        self._process = process
+        self._random = random
+
+    def record(self, event: AuditEvent, now_ms: int) -> Record:
+        """The record of ``event``, which happened ``now_ms`` if it does not say when.
+
+        Raises:
+            InvalidInput: a text of it is too long, or its details are no canonical JSON. A user agent that is too
+                long is cut instead: it is free text from outside.
+        """
+        clear, personal, disclosures = self._personal(event)
+        record_id = self._random(16).hex()
+        time_ms = now_ms if event.occurred_ms is None else event.occurred_ms
+        room = None if event.room_id is None else _text("room", event.room_id)
+        leaf: dict[str, JsonValue] = {
+            "v": LEAF_VERSION,
+            "id": record_id,
+            "action": event.action.value,
+            "outcome": event.outcome.value,
+            "time_ms": time_ms,
+            "server": self._server,
+            "process": self._process,
+            "details": event.details,
+            "personal": personal,
+        }
+        if room is not None:
+            leaf["room"] = room
+        for name, value in (("rule", event.rule), ("case", event.case_id), ("reason", event.reason)):
+            if value is not None:
+                leaf[name] = _text(name, value)
+        return Record(
+            record_id,
+            _encode_leaf(leaf),
+            canonical_text(disclosures),
+            event.key,
+            time_ms,
+            event.action.value,
+            event.outcome.value,
+            _searchable(clear.get("actor")),
+            _searchable(clear.get("target")),
+            _searchable(room),
+            _searchable(clear.get("address")),
+        )
+
+    def _personal(self, event: AuditEvent) -> tuple[dict[str, str], dict[str, str], dict[str, list[str]]]:
+        """The personal fields in clear, as commitments, and as disclosures."""
+        given = (event.actor, event.target, event.address, event.user_agent, event.device_id)
+        pairs = zip(PERSONAL_FIELDS, given, strict=True)
+        clear = {name: _text(name, value) for name, value in pairs if value is not None}
+        commitments: dict[str, str] = {}
+        disclosures: dict[str, list[str]] = {}
+        for name, value in clear.items():
+            salt = self._random(SALT_BYTES)
+            commitments[name] = commitment(name, salt, value)
+            disclosures[name] = [_base64url(salt), value]
+        return clear, commitments, disclosures
+
+
+def commitment(field: str, salt: bytes, value: str) -> str:
+    """What stands in the leaf for the personal ``field`` with ``value``."""
+    return _base64url(sha256(b"%b\x00%b\x00%b" % (salt, field.encode(), value.encode())).digest())
+
+
+def check_disclosures(leaf: Mapping[str, Any], disclosures: Mapping[str, Any]) -> None:
+    """Check that every disclosure is the one that the leaf commits to. One that is missing was erased.
+
+    Raises:
+        InvalidInput: at the first that is not.
+    """
+    personal = leaf.get("personal", {})
+    for field, disclosure in disclosures.items():
+        match disclosure:
+            case [str(salt_text), str(value)]:
+                salt = base64.urlsafe_b64decode(salt_text + "==")
+            case _:
+                raise InvalidInput(f"disclosures.{field}", disclosure, "a list of salt and value")
+        expected = personal.get(field)
+        if not isinstance(expected, str) or len(salt) != SALT_BYTES or _base64url(salt) != salt_text:
+            raise InvalidInput(f"disclosures.{field}", disclosure, "a salt of 16 bytes and a field of the leaf")
+        if not hmac.compare_digest(commitment(field, salt, value), expected):
+            raise InvalidInput(f"disclosures.{field}", value, "the value that the leaf commits to: it was altered")
+
+
+def restore(leaf: bytes, disclosures: str, key: str | None) -> Record:
+    """A record from what was stored of it."""
+    document = json.loads(leaf)
+    clear = {name: disclosure[1] for name, disclosure in json.loads(disclosures).items()}
+    return Record(
+        document["id"],
+        leaf,
+        disclosures,
+        key,
+        document["time_ms"],
+        document["action"],
+        document["outcome"],
+        _searchable(clear.get("actor")),
+        _searchable(clear.get("target")),
+        _searchable(document.get("room")),
+        _searchable(clear.get("address")),
+    )
+
+
+def _encode_leaf(leaf: dict[str, JsonValue]) -> bytes:
+    check_canonical(leaf["details"], "audit.details")  # the only part that others make
+    try:
+        encoded = canonical_text(leaf).encode()
+    except UnicodeEncodeError:
+        encoded = canonical_bytes(_valid_unicode(leaf))
+    if len(encoded) > MAX_LEAF_BYTES:
+        details = len(canonical_bytes(_valid_unicode(leaf["details"])))
+        raise InvalidInput("audit.details", f"{details} bytes", f"a record of at most {MAX_LEAF_BYTES} bytes in all")
+    return encoded
+
+
+def _text(field: str, value: str) -> str:
+    """``value`` as valid Unicode within the limit of ``field``."""
+    if not value.isascii():
+        value = _valid_unicode(value)
+    if field == "user_agent":
+        return value[:_MAX_USER_AGENT]
+    limit = _MAX_REASON_BYTES if field == "reason" else _MAX_BYTES[field]
+    if len(value) * 4 > limit and len(value.encode()) > limit:
+        raise InvalidInput(f"audit.{field}", f"{len(value.encode())} bytes", f"at most {limit} bytes")
+    return value
+
+
+def _valid_unicode(value: Any) -> Any:
+    """``value`` with ``?`` for every lone surrogate in its texts."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_valid_unicode(key): _valid_unicode(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid_unicode(child) for child in value]
+    return value
+
+
+def _searchable(value: str | None) -> str | None:
+    # PostgreSQL has no NUL in text.
+    return value.replace("\x00", "�") if value and "\x00" in value else value
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
