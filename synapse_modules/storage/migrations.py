@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "Migration", "SchemaMismatch", "available", "migrate", "pending", "require_current"]
 
 PARTS = ("homeserver", "audit")
+SCHEMA = resources.files("synapse_modules.storage") / "schema"
 _LOCK_KEY = 0x676F7665726E  # "govern": the advisory lock under which one process migrates
 
 _LEDGER = """
@@ -66,15 +67,26 @@ class Migration:
 
 
 def available(part: str, dialect: Dialect) -> list[Migration]:
-    """All migrations of ``part`` for ``dialect``, in order."""
+    """All migrations of ``part`` for ``dialect``, in order.
+
+    Raises:
+        SchemaMismatch: their numbers are not 1, 2, 3 and so on: this installation is damaged.
+    """
     other = Dialect.POSTGRES if dialect is Dialect.SQLITE else Dialect.SQLITE
     found = []
-    for file in (resources.files("synapse_modules.storage") / "schema" / part).iterdir():
+    for file in (SCHEMA / part).iterdir():
         if not file.name.endswith(".sql") or file.name.endswith(f".{other}.sql"):
             continue
         number, _, name = file.name.removesuffix(".sql").removesuffix(f".{dialect}").partition("_")
         found.append(Migration(part, int(number), name, render(file.read_text(encoding="utf-8"), dialect)))
-    return sorted(found, key=lambda migration: migration.version)
+    found.sort(key=lambda migration: migration.version)
+    numbers = [migration.version for migration in found]
+    if numbers != list(range(1, len(found) + 1)):
+        raise SchemaMismatch(
+            f"the migrations of the {part} schema are numbered {numbers}, expected 1, 2, 3 and so on",
+            advice="Install the release again",
+        )
+    return found
 
 
 def pending(database: Database, part: str) -> list[Migration]:
