@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
     from synapse_modules.core.canonical import JsonValue
     from synapse_modules.core.permissions import Permission
+    from synapse_modules.core.room_classes import RoomClassifier
 
 __all__ = [
     "AuditEvent",
     "AuditSink",
     "Authorizer",
     "Decision",
+    "EventsLane",
+    "RoomClassSource",
     "RoomClasses",
     "RoomFacts",
     "Rows",
@@ -162,3 +165,25 @@ class RoomClasses(Protocol):
 
     def classify(self, facts: RoomFacts) -> str | None:
         """The room's class, or None when no class matches."""
+
+
+class RoomClassSource(Protocol):
+    """Knows the room classes that are in force."""
+
+    async def classifier(self) -> RoomClassifier:
+        """The classes in force; one without any class where none are defined.
+
+        Raises:
+            Unavailable: they are not known just now; whoever acts by class must then not act.
+        """
+
+
+class EventsLane(Protocol):
+    """How far the audit log has followed the room events of the homeserver."""
+
+    async def catch_up(self) -> None:
+        """Return once every event that was persisted before this call is durable in the audit log.
+
+        Raises:
+            Unavailable: that did not happen in time; whoever wants to delete events must then not delete.
+        """
