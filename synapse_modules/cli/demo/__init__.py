@@ -1,0 +1,1 @@
+"""The demo organisation on stock Synapse: what `govctl dev` keeps and `govctl smoke` plays through."""
