@@ -35,6 +35,14 @@ class DatabaseLocation:
     dialect: Dialect
     arguments: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        """The place in words, without its password."""
+        if self.dialect is Dialect.SQLITE:
+            return f"SQLite database {self.arguments['database']}"
+        name = self.arguments.get("dbname") or self.arguments.get("database") or "by default"
+        host, port = self.arguments.get("host"), self.arguments.get("port")
+        return f"PostgreSQL database {name}" + (f" at {host}" if host else "") + (f":{port}" if host and port else "")
+
     def __repr__(self) -> str:
         """Name the place without its password."""
         named = {key: self.arguments[key] for key in ("host", "port", "dbname", "database") if key in self.arguments}
@@ -58,20 +66,24 @@ class Database:
         """``"sqlite"`` or ``"postgres"``."""
         return self.location.dialect.value
 
-    def run(self, function: Callable[[Transaction], _Result]) -> _Result:
+    def run(self, function: Callable[[Transaction], _Result], *, read_only: bool = False) -> _Result:
         """Run ``function`` in a transaction of its own and return its result, durable.
+
+        Args:
+            function: what to do; it must be safe to repeat.
+            read_only: it writes nothing, so that on SQLite it waits for no writer and keeps none waiting.
 
         Raises:
             Unavailable: the database does not answer, is full or stays locked.
         """
         for remaining in reversed(range(_ATTEMPTS)):
             try:
-                return self._once(function)
+                return self._once(function, read_only)
             except Exception as error:
                 if not _transient(error):
                     raise
                 if not remaining:
-                    raise Unavailable(f"the database failed: {_cause(error)}", where=repr(self.location)) from error
+                    raise Unavailable(f"the database failed: {_cause(error)}", where=str(self.location)) from error
         raise AssertionError("unreachable: the loop returns or raises")
 
     def close(self) -> None:
@@ -80,11 +92,11 @@ class Database:
             while True:
                 self._idle.get_nowait().close()
 
-    def _once(self, function: Callable[[Transaction], _Result]) -> _Result:
+    def _once(self, function: Callable[[Transaction], _Result], read_only: bool) -> _Result:
         with self._connection() as connection:
             cursor = connection.cursor()
             if self.location.dialect is Dialect.SQLITE:
-                cursor.execute("BEGIN IMMEDIATE")
+                cursor.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
             result = function(CursorTransaction(cursor, self.location.dialect))
             connection.commit()
             return result
@@ -169,7 +181,7 @@ def connect(location: DatabaseLocation) -> Any:
     except Exception as error:
         if not _transient(error):
             raise
-        raise Unavailable(f"cannot connect: {_cause(error)}", where=repr(location)) from error
+        raise Unavailable(f"cannot connect: {_cause(error)}", where=str(location)) from error
 
 
 def _connect_sqlite(location: DatabaseLocation) -> sqlite3.Connection:
