@@ -1,0 +1,201 @@
+"""What stands at Synapse's doors: each callback becomes a question to the policy, each no a recorded refusal."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from synapse_modules.core.actions import Action, Outcome
+from synapse_modules.core.errors import GovernanceError, Unavailable
+from synapse_modules.core.permissions import Permission
+from synapse_modules.core.ports import AuditEvent, Decision
+from synapse_modules.homeserver import internals
+from synapse_modules.homeserver.callbacks import FAIL_CLOSED, Refusal, Seam
+from synapse_modules.rbac import messages
+from synapse_modules.rbac.decide import decide, judge
+from synapse_modules.rbac.model import SERVER, AccessRequest
+from synapse_modules.rbac.rooms import RoomClassCache, facts_of_creation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from synapse_modules.core.ports import AuditSink
+    from synapse_modules.homeserver.callbacks import LoginAttempt, SentEvent
+    from synapse_modules.homeserver.public import Homeserver
+    from synapse_modules.rbac.decide import Snapshot, Verdict
+    from synapse_modules.rbac.messages import Language
+    from synapse_modules.rbac.snapshot_source import SnapshotSource
+
+__all__ = ["SEAMS", "PolicyAuthorizer", "PolicyGuard", "Wording"]
+
+logger = logging.getLogger(__name__)
+
+SEAMS = frozenset(Seam)
+"""The policy stands at every door."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How refusals are put.
+
+    Attributes:
+        language_of: a user's language; today the operator's choice for everybody. contact: whom to ask; None for the
+            language's own sentence.
+    """
+
+    language_of: Callable[[str], Language]
+    contact: str | None = None
+
+    def refusal(self, user_id: str, verdict: Verdict) -> str:
+        """The sentences that ``user_id`` reads when ``verdict`` denies."""
+        language = self.language_of(user_id)
+        here = verdict.scope not in (None, SERVER)
+        plain = messages.refused(verdict.permission, verdict.role, here=here, language=language)
+        return messages.refusal(plain, contact=self.contact, language=language)
+
+
+class PolicyGuard:
+    """A :class:`synapse_modules.homeserver.callbacks.Guard` that asks the policy.
+
+    Args:
+        homeserver: this process. source: the policy in force. rooms: the classes of rooms. audit: where refusals are
+            recorded. wording: how they are put.
+    """
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        source: SnapshotSource,
+        rooms: RoomClassCache,
+        audit: AuditSink,
+        wording: Wording,
+    ) -> None:
+        self._homeserver = homeserver
+        self._source = source
+        self._rooms = rooms
+        self._audit = audit
+        self._wording = wording
+
+    async def may_log_in(self, attempt: LoginAttempt) -> Refusal | None:
+        """Permission ``login``. A refusal is recorded as a login that was denied."""
+        known = {"address": attempt.address, "user_agent": attempt.user_agent, "device_id": attempt.device_id}
+        return await self._ask(AccessRequest(attempt.user_id, Permission.LOGIN), Action.AUTH_LOGIN, **known)
+
+    async def may_create_room(self, user_id: str, config: Mapping[str, Any], server_admin: bool) -> Refusal | None:
+        """Permission ``room.create``, and ``room.invite`` for each person the new room invites at once, so that no
+        room is left half made.
+        """
+        del server_admin  # the policy holds for everybody
+        snapshot = await self._snapshot()
+        facts = facts_of_creation(user_id, config, self._homeserver.server_name)
+        room_class = snapshot.classifier.classify(facts)
+        refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_CREATE, None, room_class))
+        for invitee in _invited(config):
+            if refusal is None:
+                refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_INVITE, None, room_class, invitee))
+        return refusal
+
+    async def may_invite(self, inviter: str, invitee: str, room_id: str) -> Refusal | None:
+        """Permission ``room.invite``, towards the invited person."""
+        return await self._ask_in_room(inviter, Permission.ROOM_INVITE, room_id, invitee)
+
+    async def may_join(self, user_id: str, room_id: str, invited: bool) -> Refusal | None:
+        """Permission ``room.join``; an invitation changes nothing."""
+        del invited
+        return await self._ask_in_room(user_id, Permission.ROOM_JOIN, room_id)
+
+    async def may_send(self, event: SentEvent) -> Refusal | None:
+        """Permission ``message.send`` for every event that is not room state."""
+        return await self._ask_in_room(event.sender, Permission.MESSAGE_SEND, event.room_id)
+
+    async def _ask_in_room(
+        self, user_id: str, permission: Permission, room_id: str, target: str | None = None
+    ) -> Refusal | None:
+        snapshot = await self._snapshot()
+        room_class = await _class_of(self._rooms, snapshot, permission, room_id, self._homeserver.now_ms())
+        return await self._ask(AccessRequest(user_id, permission, room_id, room_class, target))
+
+    async def _ask(
+        self, request: AccessRequest, action: Action = Action.ACCESS_DENIED, **known: str | None
+    ) -> Refusal | None:
+        snapshot = await self._snapshot()
+        now_ms = self._homeserver.now_ms()
+        if decide(snapshot, request, now_ms).allowed:
+            return None
+        verdict = judge(snapshot, request, now_ms)
+        await self._record(request, verdict, action, known or _client())
+        message = self._wording.refusal(request.user, verdict)
+        return Refusal(message, rule=verdict.decision.rule, permission=request.permission.value)
+
+    async def _snapshot(self) -> Snapshot:
+        return self._source.at(self._homeserver.now_ms()) or await self._source.current()
+
+    async def _record(
+        self, request: AccessRequest, verdict: Verdict, action: Action, known: Mapping[str, Any]
+    ) -> None:
+        """Make the refusal durable; where that cannot be done it stands all the same."""
+        event = AuditEvent(
+            action,
+            Outcome.DENIED,
+            actor=request.user,
+            target=request.target,
+            room_id=request.room_id,
+            reason=verdict.decision.reason,
+            rule=verdict.decision.rule,
+            details={"permission": request.permission.value},
+            **known,
+        )
+        try:
+            await self._audit.record(event)
+        except Unavailable:
+            logger.exception("%s is refused to %s, but could not be recorded", request.permission, request.user)
+
+
+class PolicyAuthorizer:
+    """A :class:`synapse_modules.core.ports.Authorizer` that asks the policy.
+
+    Args:
+        homeserver: this process. source: the policy in force. rooms: the classes of rooms.
+    """
+
+    def __init__(self, homeserver: Homeserver, source: SnapshotSource, rooms: RoomClassCache) -> None:
+        self._homeserver = homeserver
+        self._source = source
+        self._rooms = rooms
+
+    async def decide(self, user_id: str, permission: Permission, room_id: str | None = None) -> Decision:
+        """Never raises: an inner failure is a denial that says so."""
+        try:
+            snapshot = await self._source.current()
+            now_ms = self._homeserver.now_ms()
+            room_class = room_id and await _class_of(self._rooms, snapshot, permission, room_id, now_ms)
+            return decide(snapshot, AccessRequest(user_id, permission, room_id, room_class), now_ms)
+        except GovernanceError as error:
+            logger.warning("%s is refused to %s: %s", permission, user_id, error)
+        except Exception:
+            logger.exception("%s is refused to %s: the policy could not be asked", permission, user_id)
+        return Decision(allowed=False, rule=FAIL_CLOSED, reason="The access policy could not be consulted.")
+
+
+async def _class_of(
+    rooms: RoomClassCache, snapshot: Snapshot, permission: Permission, room_id: str, now_ms: int
+) -> str | None:
+    """The room's class, where the policy has a rule about the permission that asks for it."""
+    if permission not in snapshot.class_permissions:
+        return None
+    return await rooms.class_of(snapshot, room_id, now_ms)
+
+
+def _invited(config: Mapping[str, Any]) -> list[str | None]:
+    """Whom a new room invites at once; None stands for somebody known by a third-party id only."""
+    people = config.get("invite")
+    addresses = config.get("invite_3pid")
+    named: list[str | None] = [each for each in people if isinstance(each, str)] if isinstance(people, list) else []
+    return [*named, *([None] if addresses else [])]
+
+
+def _client() -> dict[str, str | None]:
+    """The client of the request that is being served, as fields of a record."""
+    client = internals.current_client()
+    return {} if client is None else {"address": client.address, "user_agent": client.user_agent or None}
