@@ -82,9 +82,9 @@ class Homeserver:
         cast("Any", reactor).addSystemEventTrigger("during", "shutdown", pool.stop)
         return pool
 
-    def threaded(self, database: Database, pool: ThreadPool) -> ThreadedDatabase:
-        """An own database, run off the reactor thread."""
-        return ThreadedDatabase(self.api, database, pool)
+    def threaded(self, database: Database, pool: ThreadPool, *, read_only: bool = False) -> ThreadedDatabase:
+        """An own database, run off the reactor thread; ``read_only`` for what writes nothing."""
+        return ThreadedDatabase(self.api, database, pool, read_only=read_only)
 
 
 class Broadcast:
@@ -179,10 +179,11 @@ class SynapseTransaction:
 class ThreadedDatabase:
     """A :class:`~synapse_modules.storage.database.Database` as an asynchronous ``TransactionRunner``."""
 
-    def __init__(self, api: ModuleApi, database: Database, pool: ThreadPool) -> None:
+    def __init__(self, api: ModuleApi, database: Database, pool: ThreadPool, *, read_only: bool = False) -> None:
         self._api = api
         self._database = database
         self._pool = pool
+        self._read_only = read_only
 
     @property
     def dialect(self) -> str:
@@ -192,4 +193,6 @@ class ThreadedDatabase:
     async def run(self, name: str, function: Callable[[Transaction], _Result]) -> _Result:
         """Run ``function`` in a transaction in one of the pool's threads."""
         del name  # own databases have no per-name metrics
-        return await self._api.defer_to_threadpool(self._pool, self._database.run, function)
+        return await self._api.defer_to_threadpool(
+            self._pool, lambda: self._database.run(function, read_only=self._read_only)
+        )
