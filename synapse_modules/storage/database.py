@@ -21,6 +21,14 @@ __all__ = ["Database", "DatabaseLocation"]
 _Result = TypeVar("_Result")
 _ATTEMPTS = 3
 _LOCK_WAIT_S = 30.0
+# A server that vanished without a word is noticed within seconds, not after the two hours of TCP's own defaults.
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class Database:
             except Exception as error:
                 if not _transient(error):
                     raise
+                self.close()  # the other idle connections may have been lost with this one
                 if not remaining:
                     raise Unavailable(f"the database failed: {_cause(error)}", where=str(self.location)) from error
         raise AssertionError("unreachable: the loop returns or raises")
@@ -197,7 +206,7 @@ def _connect_sqlite(location: DatabaseLocation) -> sqlite3.Connection:
 def _connect_postgres(location: DatabaseLocation) -> Any:
     import psycopg2  # noqa: PLC0415  a base install has no PostgreSQL driver
 
-    connection = psycopg2.connect(**location.arguments)
+    connection = psycopg2.connect(**{**_PATIENCE, **location.arguments})
     connection.set_session(isolation_level="READ COMMITTED", autocommit=False)
     with connection.cursor() as cursor:
         # Synapse may be configured with synchronous_commit off; an acknowledged record must be on disk all the same.

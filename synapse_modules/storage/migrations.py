@@ -8,6 +8,7 @@ ledger.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = ["PARTS", "Migration", "SchemaMismatch", "available", "migrate", "pending", "require_current"]
+__all__ = ["PARTS", "Migration", "SchemaMismatch", "available", "has_table", "migrate", "pending", "require_current"]
 
 PARTS = ("homeserver", "audit")
 SCHEMA = resources.files("synapse_modules.storage") / "schema"
@@ -95,7 +96,18 @@ def pending(database: Database, part: str) -> list[Migration]:
     Raises:
         SchemaMismatch: an applied migration differs from the released text, or the schema is newer than this code.
     """
-    return database.run(lambda transaction: _pending_in(transaction, part))
+    with _explained(database, f"the {part} schema"):
+        return database.run(lambda transaction: _pending_in(transaction, part), read_only=True)
+
+
+def has_table(database: Database, name: str) -> bool:
+    """Whether ``database`` has a table called ``name``, ours or another's.
+
+    Raises:
+        SchemaMismatch: the engine does not let us look.
+    """
+    with _explained(database, f"the table {name}"):
+        return database.run(lambda transaction: _has_table(transaction, name), read_only=True)
 
 
 def require_current(database: Database, part: str) -> None:
@@ -109,13 +121,17 @@ def require_current(database: Database, part: str) -> None:
         names = ", ".join(f"{migration.version:04d}_{migration.name}" for migration in missing)
         raise SchemaMismatch(
             f"the {part} schema is older than this code, missing {names}",
-            where=repr(database.location),
+            where=str(database.location),
             advice="Run `govctl migrate` with this release, then start again",
         )
 
 
 def migrate(database: Database, part: str, clock: Clock) -> list[Migration]:
-    """Apply what is missing, all in one transaction, and return it. Safe to run from several processes at once."""
+    """Apply what is missing, all in one transaction, and return it. Safe to run from several processes at once.
+
+    Raises:
+        SchemaMismatch: as :func:`pending` says, or the engine refuses a step; nothing was changed then.
+    """
 
     def work(transaction: Transaction) -> list[Migration]:
         _lock(transaction)
@@ -125,7 +141,8 @@ def migrate(database: Database, part: str, clock: Clock) -> list[Migration]:
             _apply(transaction, migration, clock.now_ms())
         return missing
 
-    return database.run(work)
+    with _explained(database, f"the {part} schema"):
+        return database.run(work)
 
 
 def _lock(transaction: Transaction) -> None:
@@ -166,15 +183,35 @@ def _pending_in(transaction: Transaction, part: str) -> list[Migration]:
 
 
 def _applied(transaction: Transaction, part: str) -> dict[int, str]:
-    if transaction.dialect == Dialect.POSTGRES:
-        transaction.execute("SELECT to_regclass('governance_schema')")
-    else:
-        transaction.execute("SELECT (SELECT name FROM sqlite_master WHERE name = 'governance_schema')")
-    row = transaction.fetchone()
-    if row is None or row[0] is None:
+    if not _has_table(transaction, "governance_schema"):
         return {}
     transaction.execute("SELECT version, checksum FROM governance_schema WHERE part = ?", (part,))
     return dict(transaction.fetchall())
+
+
+def _has_table(transaction: Transaction, name: str) -> bool:
+    if transaction.dialect == Dialect.POSTGRES:
+        transaction.execute("SELECT to_regclass(?)", (name,))
+    else:
+        transaction.execute("SELECT (SELECT name FROM sqlite_master WHERE name = ?)", (name,))
+    row = transaction.fetchone()
+    return row is not None and row[0] is not None
+
+
+@contextlib.contextmanager
+def _explained(database: Database, what: str) -> Iterator[None]:
+    """Turn what the engine refuses, for want of a right or of a table, into one line; transient failures pass."""
+    try:
+        yield
+    except Exception as error:
+        if "DatabaseError" not in {base.__name__ for base in type(error).__mro__}:
+            raise
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SchemaMismatch(
+            f"{what} cannot be read or brought up to date: {cause}",
+            where=str(database.location),
+            advice="Nothing was changed. The database role must own the product's tables and may have to create some",
+        ) from error
 
 
 def _check_history(part: str, released: list[Migration], applied: dict[int, str]) -> None:
