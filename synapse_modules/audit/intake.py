@@ -8,8 +8,10 @@ callers wait, and give up with an error when it lasts too long.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,15 +47,17 @@ class Ticket:
     """One record on its way.
 
     Attributes:
-        record: what is to be stored. done: called once, in the committing thread, with None when the record is durable,
-            or with the error that says why it never will be.
-        withdrawn: whether its caller has given up before it was written.
-        place: writer and number under which it stands, once it does; None for a key that was recorded before.
+        record: what is to be stored. done: called at most once, in the committing thread, with None when the record is
+            durable, or with the error that says why it never will be; for a withdrawn record perhaps not at all.
+        withdrawn: whether its caller has given up: nothing is written for it any more.
+        known: whether its key was recorded before.
+        place: writer and number under which it stands, once it does.
     """
 
     record: Record
     done: Callable[[Exception | None], None]
     withdrawn: bool = False
+    known: bool = False
     place: tuple[str, int] | None = None
 
 
@@ -63,16 +67,28 @@ class Intake:
     Args:
         database: the audit log's. process: this process's name. random: where the writer's name comes from.
         capacity: records that may wait. batch: records in one transaction.
+        on_commit: told, in the committing thread, how many seconds each batch took.
+
+    Attributes:
+        writer: the name under which records are stored now. problem: why records wait; None while all is well.
     """
 
     def __init__(
-        self, database: Database, process: str, random: RandomBytes, *, capacity: int = 10_000, batch: int = _BATCH
+        self,
+        database: Database,
+        process: str,
+        random: RandomBytes,
+        *,
+        capacity: int = 10_000,
+        batch: int = _BATCH,
+        on_commit: Callable[[float], None] | None = None,
     ) -> None:
         self._database = database
         self._process = process
         self._random = random
         self._capacity = capacity
         self._batch = batch
+        self._on_commit = on_commit
         self._queue: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -80,6 +96,7 @@ class Intake:
         self._thread: threading.Thread | None = None
         self.writer = writer_name(process, random)
         self._next = 0
+        self.problem: str | None = None
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -107,9 +124,11 @@ class Intake:
             return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Take a record back whose caller has given up. One that is being written may still be stored."""
+        """Take a record back whose caller has given up. One that is just being written may still be stored."""
         with self._changed:
             ticket.withdrawn = True
+            with contextlib.suppress(ValueError):
+                self._queue.remove(ticket)
 
     def close(self, last: Record, timeout_s: float) -> bool:
         """Commit what waits, then ``last``, which ends this writer; whether that was possible in time."""
@@ -129,7 +148,10 @@ class Intake:
         while True:
             batch, stopping = self._take()
             if batch:
+                started = time.perf_counter()
                 self._commit(batch)
+                if self._on_commit is not None:
+                    self._on_commit(time.perf_counter() - started)
             elif stopping:
                 break
         if self._last is not None:
@@ -142,9 +164,7 @@ class Intake:
                 self._changed.wait()
             batch: list[Ticket] = []
             while self._queue and len(batch) < self._batch:
-                ticket = self._queue.popleft()
-                if not ticket.withdrawn:
-                    batch.append(ticket)
+                batch.append(self._queue.popleft())
             return batch, self._stopping and not self._queue
 
     def _commit(self, batch: list[Ticket], *, closes: bool = False) -> None:
@@ -154,7 +174,7 @@ class Intake:
             try:
                 self._write(batch, closes)
             except Unavailable as error:
-                logger.warning("%d audit records wait: %s", len(batch) + len(self._queue), error)
+                self._report(error.sentence())
                 if self._give_up(pause):
                     return _tell(batch, error)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
@@ -162,7 +182,16 @@ class Intake:
                 logger.exception("%d audit records cannot be stored as one batch", len(batch))
                 return self._commit_singly(batch, error, closes)
             else:
+                self._report(None)
                 return _tell(batch, None)
+
+    def _report(self, problem: str | None) -> None:
+        """Log that records wait, or wait no more: once, not at every attempt."""
+        if problem is not None and self.problem is None:
+            logger.error("audit records wait, and so do their callers: %s", problem)
+        if problem is None and self.problem is not None:
+            logger.warning("audit records are stored again")
+        self.problem = problem
 
     def _commit_singly(self, batch: list[Ticket], error: Exception, closes: bool) -> None:
         """One record that cannot be stored must not keep the others out."""
@@ -181,16 +210,16 @@ class Intake:
         return True
 
     def _write(self, batch: list[Ticket], closes: bool) -> None:
-        left = _first_of_each_key(batch)
         for _ in range(_ATTEMPTS_AT_CONFLICTS):
+            left = _still_wanted(batch)
+            if not left:
+                return None
             try:
                 return self._insert(left, closes)
             except Exception as error:
                 if not store.is_conflict(error):
                     raise
-            left = self._resolve(left)
-            if not left:
-                return None
+            self._resolve(batch)
         raise Unavailable("other processes record the same keys again and again")
 
     def _insert(self, tickets: list[Ticket], closes: bool) -> None:
@@ -198,40 +227,47 @@ class Intake:
         self._database.run(
             lambda transaction: store.insert_records(transaction, self.writer, self._next, records, closes=closes)
         )
-        self._stored(tickets)
+        for number, ticket in enumerate(tickets, self._next):
+            ticket.place = (self.writer, number)
+        self._next += len(tickets)
 
-    def _stored(self, tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            ticket.place = (self.writer, self._next)
-            self._next += 1
-
-    def _resolve(self, tickets: list[Ticket]) -> list[Ticket]:
-        """What of a batch that met a conflict is still to be inserted. The conflict has ended our transaction."""
-        own, known = self._database.run(lambda transaction: self._what_stands_there(transaction, tickets))
-        if own == [ticket.record.leaf for ticket in tickets]:
-            self._stored(tickets)  # the commit had succeeded, only its acknowledgement was lost
-            return []
-        if own:
-            # Somebody ended this writer, taking this process for dead: it goes on under another name.
-            logger.warning("the audit writer %s was ended by somebody else", self.writer)
+    def _resolve(self, batch: list[Ticket]) -> None:
+        """Find out what of a batch that met a conflict is recorded. The conflict has ended our transaction."""
+        own, known = self._database.run(lambda transaction: self._what_stands_there(transaction, batch), read_only=True)
+        tickets = {ticket.record.leaf: ticket for ticket in batch}
+        foreign = False
+        for number, leaf in sorted(own.items()):
+            ticket = tickets.get(leaf)
+            if ticket is None:
+                foreign = True
+            else:  # a commit had succeeded, only its acknowledgement was lost
+                ticket.place, self._next = (self.writer, number), number + 1
+        if foreign:
+            # Most likely somebody took this process for dead, and ended this writer in its name.
+            logger.warning("a number of the audit writer %s was taken: going on under a new name", self.writer)
             self.writer, self._next = writer_name(self._process, self._random), 0
-        return [ticket for ticket in tickets if ticket.record.key not in known]
+        for ticket in batch:
+            ticket.known = ticket.record.key in known
 
-    def _what_stands_there(self, transaction: Transaction, tickets: list[Ticket]) -> tuple[list[bytes], set[str]]:
+    def _what_stands_there(self, transaction: Transaction, batch: list[Ticket]) -> tuple[dict[int, bytes], set[str]]:
         """The leaves that stand under the batch's own numbers, and which of its keys are recorded at all."""
-        last = self._next + len(tickets) - 1
-        stored = store.stored_leaves(transaction, self.writer, self._next, last)
-        keys = [ticket.record.key for ticket in tickets if ticket.record.key is not None]
-        return [stored[number] for number in sorted(stored)], store.known_keys_among(transaction, keys)
+        stored = store.stored_leaves(transaction, self.writer, self._next, self._next + len(batch) - 1)
+        keys = [ticket.record.key for ticket in batch if ticket.record.key is not None]
+        return stored, store.known_keys_among(transaction, keys)
 
 
-def _first_of_each_key(tickets: list[Ticket]) -> list[Ticket]:
-    """The tickets without those whose key another one of them has."""
-    first: dict[str, Ticket] = {}
-    for ticket in tickets:
-        if ticket.record.key is not None:
-            first.setdefault(ticket.record.key, ticket)
-    return [ticket for ticket in tickets if ticket.record.key is None or first[ticket.record.key] is ticket]
+def _still_wanted(batch: list[Ticket]) -> list[Ticket]:
+    """What of ``batch`` is not recorded and not withdrawn; of several tickets with the same key, the first."""
+    keys: set[str] = set()
+    wanted = []
+    for ticket in batch:
+        key = ticket.record.key
+        if ticket.known or ticket.place or ticket.withdrawn or key in keys:
+            continue
+        if key is not None:
+            keys.add(key)
+        wanted.append(ticket)
+    return wanted
 
 
 def _tell(batch: list[Ticket], error: Exception | None) -> None:

@@ -61,6 +61,11 @@ class Sequencer:
     Args:
         database: the audit log's. key: signs checkpoints; its name is the log's origin.
         recorder: makes the record of a writer that ended without saying so. clock: for times, which are advisory.
+
+    Attributes:
+        damage: what stopped this sequencer for good; None while it works.
+        gaps: writers of which records are missing that had no index yet, and between which numbers. Their later
+            records get none either.
     """
 
     def __init__(self, database: Database, key: SigningKey, recorder: Recorder, clock: Clock) -> None:
@@ -70,6 +75,7 @@ class Sequencer:
         self._clock = clock
         self._state: _State | None = None
         self.damage: LogDamaged | None = None
+        self.gaps: dict[str, tuple[int, int]] = {}
 
     def run_cycle(self) -> int:
         """Place and sign what is new, at most some thousands; returns how many entries got an index.
@@ -125,7 +131,7 @@ class Sequencer:
         now_ms = self._clock.now_ms()
         state.writers.discover(transaction, now_ms)
         state.writers.end_superseded(transaction, self._recorder, now_ms)
-        runs = [run for run in store.runs(transaction, state.writers.following(), _PAGE) if _usable(run)]
+        runs = [run for run in store.runs(transaction, state.writers.following(), _PAGE) if self._usable(run)]
         if not runs:
             return None
         tree = state.placed.copy()
@@ -137,6 +143,19 @@ class Sequencer:
                 tree.append(leaf_hash(leaf))
         store.insert_head(transaction, state.placed.size, store.Head(tree.size, tree.root()), now_ms)
         return tree, runs
+
+    def _usable(self, run: store.Run) -> bool:
+        if run.whole:
+            return True
+        if run.writer not in self.gaps:
+            logger.error(
+                "records of %s are missing between %d and %d: none of them gets an index",
+                run.writer,
+                run.first,
+                run.last,
+            )
+        self.gaps[run.writer] = (run.first, run.last)
+        return False
 
     # ------------------------------------------------------------------ signing
 
@@ -213,17 +232,6 @@ def _stored_hashes(transaction: Transaction, begin: int, end: int) -> list[bytes
     for start in range(begin, end, _PAGE):
         hashes += [leaf_hash(leaf) for leaf in store.leaves(transaction, start, min(start + _PAGE, end))]
     return hashes
-
-
-def _usable(run: store.Run) -> bool:
-    if not run.whole:
-        logger.error(
-            "records of %s are missing between %d and %d: somebody deleted them. None after the gap gets an index",
-            run.writer,
-            run.first,
-            run.last,
-        )
-    return run.whole
 
 
 def _contradiction(what: str, other: str) -> LogDamaged:

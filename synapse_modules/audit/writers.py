@@ -1,9 +1,9 @@
 """Whose records the sequencer follows, and from which number on.
 
-A writer is known by its first record, number 0. It is followed until its closing record has an index. A process that
-was killed leaves no closing record: once its successor has begun and it has been silent for a minute, it is closed for
-it, under its next number; if it was alive after all, its own next record meets that number taken and it goes on under a
-new name (:mod:`synapse_modules.audit.intake`).
+A writer is known by its first record, number 0; the standing ones are always known. It is followed until its closing
+record has an index. A process that was killed leaves no closing record: once its successor has begun and it has been
+silent for a minute, it is closed for it, under its next number; if it was alive after all, its own next record meets
+that number taken and it goes on under a new name (:mod:`synapse_modules.audit.intake`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Writers:
     def load(self, transaction: Transaction, now_ms: int) -> None:
         """Find all writers that have not ended, among all there ever were."""
         self._searched_ms = now_ms
+        for writer in store.STANDING_WRITERS:
+            self._follow(transaction, writer, now_ms, now_ms)
         for writer, began_ms in store.active_writers(transaction):
             self._follow(transaction, writer, began_ms, now_ms)
 
@@ -75,9 +77,13 @@ class Writers:
                 self._ended.add(run.writer)
 
     def end_superseded(self, transaction: Transaction, recorder: Recorder, now_ms: int) -> None:
-        """Close a writer whose process has begun anew, if there is one that has been silent since."""
+        """Close a writer whose process has begun anew, if there is one that has been silent since.
+
+        One of which records are missing is left as it is: its next number is the gap, and nothing may fill that.
+        """
         for name, writer in self._writers.items():
-            if now_ms - writer.active_ms > _SILENCE_MS and self._has_successor(name, writer):
+            silent = now_ms - writer.active_ms > _SILENCE_MS
+            if silent and self._has_successor(name, writer) and store.next_wseq(transaction, name) == writer.next:
                 logger.warning("the process behind the audit writer %s ended without saying so", name)
                 event = AuditEvent(
                     Action.AUDIT_STOP,

@@ -1,0 +1,185 @@
+"""Configuration of ``synapse_modules.plugin.AuditModule``: what the operator sets, and what follows from it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydantic
+
+from synapse_modules.audit.checkpoint import check_key_name
+from synapse_modules.core.actions import Action, Outcome
+from synapse_modules.core.config import FrozenModel
+from synapse_modules.core.errors import InvalidInput
+from synapse_modules.storage.database import DatabaseLocation
+from synapse_modules.storage.dialect import Dialect
+
+if TYPE_CHECKING:
+    from synapse_modules.core.ports import AuditEvent
+
+__all__ = [
+    "AuditConfig",
+    "LogDatabase",
+    "Reaction",
+    "WhenUnavailable",
+    "log_location",
+    "log_origin",
+    "signing_key_path",
+]
+
+_DATABASE_FILE = "governance-audit.db"
+_KEY_FILE = "governance-audit.key"
+_MEMORY = ":memory:"
+
+
+class Reaction(StrEnum):
+    """What comes of an action that cannot be recorded."""
+
+    DENY = "deny"
+    ALLOW_AND_ALARM = "allow-and-alarm"
+
+
+class WhenUnavailable(FrozenModel):
+    """What comes of the actions of each class when the log cannot be written. Without a word they are refused.
+
+    Attributes:
+        login: logins whose credentials were right.
+        denial: refusals. A refusal that cannot be recorded stands in either case.
+        administration: everything else that waits for its record, such as reads of the log and changes by an API.
+    """
+
+    login: Reaction = Reaction.DENY
+    denial: Reaction = Reaction.DENY
+    administration: Reaction = Reaction.DENY
+
+    def reaction_to(self, event: AuditEvent) -> tuple[str, Reaction]:
+        """The class of ``event``, and what comes of it."""
+        if event.outcome is Outcome.DENIED:
+            return "denial", self.denial
+        if event.action is Action.AUTH_LOGIN:
+            return "login", self.login
+        return "administration", self.administration
+
+
+class LogDatabase(FrozenModel):
+    """Where the log is, in the words of Synapse's own ``database`` section.
+
+    Attributes:
+        name: the engine. args: for ``sqlite3`` the path ``database``; for ``psycopg2`` what it takes to connect.
+            Settings of Synapse's pool (``cp_…``) are left aside.
+    """
+
+    name: Literal["sqlite3", "psycopg2"]
+    args: dict[str, Any]
+
+    @pydantic.field_validator("args", mode="before")
+    @classmethod
+    def _is_a_mapping(cls, args: object) -> object:
+        if not isinstance(args, dict):
+            raise InvalidInput("", type(args).__name__, "a mapping")  # never its text: a password may be in it
+        return args
+
+    @pydantic.model_validator(mode="after")
+    def _has_what_its_engine_takes(self) -> LogDatabase:
+        path = self.args.get("database")
+        if self.name == "sqlite3":
+            if set(self.args) != {"database"}:
+                raise InvalidInput("args", sorted(self.args), "the key 'database' and no other")
+            if not isinstance(path, str) or path in ("", _MEMORY):
+                raise InvalidInput("args.database", path, "the path of a file")
+        return self
+
+    def location(self) -> DatabaseLocation:
+        """The same, for a connection."""
+        if self.name == "sqlite3":
+            return DatabaseLocation(Dialect.SQLITE, {"database": self.args["database"]})
+        arguments = {key: value for key, value in self.args.items() if not key.startswith("cp_")}
+        return DatabaseLocation(Dialect.POSTGRES, arguments)
+
+
+class AuditConfig(FrozenModel):
+    """What the operator sets.
+
+    Attributes:
+        database: the log's own database. By default, where the homeserver is on SQLite, the file
+            ``governance-audit.db`` beside its database file; on PostgreSQL the homeserver's own database, over
+            connections of our own.
+        signing_key_path: the file with the key that signs checkpoints, readable by its owner alone; made at the first
+            start. By default, where the homeserver is on SQLite, ``governance-audit.key`` beside its database file; on
+            PostgreSQL it has to be set.
+        origin: the log's name, for good; by default ``<server name>/governance-audit``.
+        on_unavailable: what comes of actions that cannot be recorded.
+        queue_capacity: records that may wait in one process. When as many do, whoever comes next waits too.
+        ack_timeout_ms: how long an action waits for its record to be durable before it counts as not recorded.
+        seal_interval_ms: how often, at the least, new records get their index and a signed checkpoint.
+        auto_migrate: whether the main process brings the schema up to date; by default on SQLite only.
+    """
+
+    database: LogDatabase | None = None
+    signing_key_path: str | None = pydantic.Field(default=None, min_length=1)
+    origin: str | None = None
+    on_unavailable: WhenUnavailable = WhenUnavailable()
+    queue_capacity: int = pydantic.Field(default=10_000, ge=1, le=1_000_000)
+    # A guard has five seconds in all: the record must have failed before, so that the reaction is ours to choose.
+    ack_timeout_ms: int = pydantic.Field(default=3_000, ge=100, le=4_500)
+    seal_interval_ms: int = pydantic.Field(default=1_000, ge=50, le=1_000)
+    auto_migrate: bool | None = None
+
+    @pydantic.field_validator("database", mode="before")
+    @classmethod
+    def _is_a_mapping(cls, database: object) -> object:
+        if database is not None and not isinstance(database, dict | LogDatabase):
+            raise InvalidInput("", type(database).__name__, "a mapping")  # never its text: a password may be in it
+        return database
+
+    @pydantic.field_validator("origin")
+    @classmethod
+    def _names_a_log(cls, origin: str | None) -> str | None:
+        return None if origin is None else check_key_name(origin)
+
+
+def log_location(config: AuditConfig, homeserver: DatabaseLocation) -> DatabaseLocation:
+    """Where the log's database is, given where the homeserver's is.
+
+    Raises:
+        InvalidInput: both would be the same SQLite file, where each would keep the other waiting.
+    """
+    if config.database is None:
+        return homeserver if homeserver.dialect is Dialect.POSTGRES else _sqlite(_beside(homeserver, _DATABASE_FILE))
+    location = config.database.location()
+    if location.dialect is homeserver.dialect is Dialect.SQLITE and _file(location) == _file(homeserver):
+        raise InvalidInput("config.database.args.database", str(_file(location)), "another file than the homeserver's")
+    return location
+
+
+def signing_key_path(config: AuditConfig, homeserver: DatabaseLocation) -> Path:
+    """Where the signing key is, given where the homeserver's database is.
+
+    Raises:
+        InvalidInput: nothing says where.
+    """
+    if config.signing_key_path is not None:
+        return Path(config.signing_key_path)
+    if homeserver.dialect is Dialect.POSTGRES:
+        raise InvalidInput(
+            "config.signing_key_path", None, "a path: there is no default where the homeserver is on PostgreSQL"
+        )
+    return _beside(homeserver, _KEY_FILE)
+
+
+def log_origin(config: AuditConfig, server_name: str) -> str:
+    """The log's name."""
+    return config.origin or f"{server_name}/governance-audit"
+
+
+def _file(location: DatabaseLocation) -> Path:
+    return Path(location.arguments["database"]).resolve()
+
+
+def _beside(homeserver: DatabaseLocation, name: str) -> Path:
+    return Path(homeserver.arguments["database"]).with_name(name)
+
+
+def _sqlite(path: Path) -> DatabaseLocation:
+    return DatabaseLocation(Dialect.SQLITE, {"database": str(path)})
