@@ -73,6 +73,10 @@ class Homeserver:
         """A named signal between all processes of the homeserver: see :class:`Broadcast`."""
         return Broadcast(self.api, name, handler)
 
+    async def in_thread(self, function: Callable[[], _Result]) -> _Result:
+        """Run ``function`` in one of Synapse's threads: for what would keep the reactor busy for long."""
+        return await self.api.defer_to_thread(function)
+
     def threads(self, name: str, count: int) -> ThreadPool:
         """A started pool of threads that ends with the reactor."""
         from twisted.internet import reactor  # noqa: PLC0415  importing it installs it: only ever inside Synapse

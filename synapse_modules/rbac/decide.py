@@ -163,19 +163,28 @@ class Snapshot:
 
     def capabilities(self, user: str, scope: str, now_ms: int) -> frozenset[Permission]:
         """What ``user`` may do where ``scope`` and nothing narrower covers it: there, or to a member of that group."""
-        wide = [SERVER]
+        allow, deny = self._bits_at(user, (SERVER, scope), now_ms)
+        return frozenset(permission for permission, bit in _BITS.items() if allow & ~deny & bit)
+
+    def says(self, user: str, permission: Permission, scopes: Iterable[str], now_ms: int) -> tuple[bool, bool]:
+        """Whether what ``user`` holds allows, and whether it denies, ``permission`` where ``scopes`` all cover it."""
+        allow, deny = self._bits_at(user, scopes, now_ms)
+        bit = _BITS[permission]
+        return bool(allow & bit), bool(deny & bit)
+
+    def _bits_at(self, user: str, scopes: Iterable[str], now_ms: int) -> tuple[int, int]:
+        wide: list[str] = []
         narrow: list[str] = []
-        if scope.startswith(_CLASS):
-            wide.append(scope)
-        elif scope.startswith(_PEOPLE):
-            narrow.extend(self._towards.get(scope.removeprefix(_PEOPLE), ()))
-        elif scope != SERVER:
-            narrow.append(scope)
+        for scope in dict.fromkeys(scopes):
+            if scope.startswith(_PEOPLE):
+                narrow += self._towards.get(scope.removeprefix(_PEOPLE), ())
+            else:
+                (wide if scope == SERVER or scope.startswith(_CLASS) else narrow).append(scope)
         allow = deny = 0
         for effect in self._effects_at(user, wide, narrow, now_ms):
             allow |= effect.allow
             deny |= effect.deny
-        return frozenset(permission for permission, bit in _BITS.items() if allow & ~deny & bit)
+        return allow, deny
 
     def _effects_at(self, user: str, wide: list[str], narrow: list[str], now_ms: int) -> list[Effect]:
         found = []

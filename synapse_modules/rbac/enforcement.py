@@ -20,7 +20,7 @@ from synapse_modules.rbac.rooms import RoomClassCache, facts_of_creation
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from synapse_modules.core.ports import AuditSink
+    from synapse_modules.core.ports import AuditSink, RoomFacts
     from synapse_modules.homeserver.callbacks import LoginAttempt, SentEvent
     from synapse_modules.homeserver.public import Homeserver
     from synapse_modules.rbac.decide import Snapshot, Verdict
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 SEAMS = frozenset(Seam)
 """The policy stands at every door."""
+
+_UNKNOWN = Decision(allowed=False, rule=FAIL_CLOSED, reason="The access policy could not be consulted.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ class Wording:
 class PolicyGuard:
     """A :class:`synapse_modules.homeserver.callbacks.Guard` that asks the policy.
 
+    Every refusal is recorded before it is answered, one because the policy is not known included; where that cannot be
+    done it stands all the same.
+
     Args:
         homeserver: this process. source: the policy in force. rooms: the classes of rooms. audit: where refusals are
             recorded. wording: how they are put.
@@ -79,72 +84,69 @@ class PolicyGuard:
 
     async def may_log_in(self, attempt: LoginAttempt) -> Refusal | None:
         """Permission ``login``. A refusal is recorded as a login that was denied."""
-        known = {"address": attempt.address, "user_agent": attempt.user_agent, "device_id": attempt.device_id}
-        return await self._ask(AccessRequest(attempt.user_id, Permission.LOGIN), Action.AUTH_LOGIN, **known)
+        return await self._ask(AccessRequest(attempt.user_id, Permission.LOGIN), attempt=attempt)
 
     async def may_create_room(self, user_id: str, config: Mapping[str, Any], server_admin: bool) -> Refusal | None:
         """Permission ``room.create``, and ``room.invite`` for each person the new room invites at once, so that no
         room is left half made.
         """
         del server_admin  # the policy holds for everybody
-        snapshot = await self._snapshot()
         facts = facts_of_creation(user_id, config, self._homeserver.server_name)
-        room_class = snapshot.classifier.classify(facts)
-        refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_CREATE, None, room_class))
+        refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_CREATE), facts=facts)
         for invitee in _invited(config):
             if refusal is None:
-                refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_INVITE, None, room_class, invitee))
+                refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_INVITE, target=invitee), facts=facts)
         return refusal
 
     async def may_invite(self, inviter: str, invitee: str, room_id: str) -> Refusal | None:
         """Permission ``room.invite``, towards the invited person."""
-        return await self._ask_in_room(inviter, Permission.ROOM_INVITE, room_id, invitee)
+        return await self._ask(AccessRequest(inviter, Permission.ROOM_INVITE, room_id, target=invitee))
 
     async def may_join(self, user_id: str, room_id: str, invited: bool) -> Refusal | None:
         """Permission ``room.join``; an invitation changes nothing."""
         del invited
-        return await self._ask_in_room(user_id, Permission.ROOM_JOIN, room_id)
+        return await self._ask(AccessRequest(user_id, Permission.ROOM_JOIN, room_id))
 
     async def may_send(self, event: SentEvent) -> Refusal | None:
         """Permission ``message.send`` for every event that is not room state."""
-        return await self._ask_in_room(event.sender, Permission.MESSAGE_SEND, event.room_id)
-
-    async def _ask_in_room(
-        self, user_id: str, permission: Permission, room_id: str, target: str | None = None
-    ) -> Refusal | None:
-        snapshot = await self._snapshot()
-        room_class = await _class_of(self._rooms, snapshot, permission, room_id, self._homeserver.now_ms())
-        return await self._ask(AccessRequest(user_id, permission, room_id, room_class, target))
+        return await self._ask(AccessRequest(event.sender, Permission.MESSAGE_SEND, event.room_id))
 
     async def _ask(
-        self, request: AccessRequest, action: Action = Action.ACCESS_DENIED, **known: str | None
+        self, request: AccessRequest, *, facts: RoomFacts | None = None, attempt: LoginAttempt | None = None
     ) -> Refusal | None:
-        snapshot = await self._snapshot()
+        """Answer ``request``, about an existing room or one that will look like ``facts``."""
         now_ms = self._homeserver.now_ms()
+        try:
+            snapshot = self._source.at(now_ms) or await self._source.current()
+            if facts is not None:
+                request = request._replace(room_class=snapshot.classifier.classify(facts))
+            elif request.room_id is not None:
+                room_class = await _class_of(self._rooms, snapshot, request.permission, request.room_id, now_ms)
+                request = request._replace(room_class=room_class)
+        except Exception:
+            await self._record(request, _UNKNOWN, attempt)
+            raise  # the hub refuses, and says that it is a fault
         if decide(snapshot, request, now_ms).allowed:
             return None
         verdict = judge(snapshot, request, now_ms)
-        await self._record(request, verdict, action, known or _client())
+        await self._record(request, verdict.decision, attempt)
         message = self._wording.refusal(request.user, verdict)
         return Refusal(message, rule=verdict.decision.rule, permission=request.permission.value)
 
-    async def _snapshot(self) -> Snapshot:
-        return self._source.at(self._homeserver.now_ms()) or await self._source.current()
-
-    async def _record(
-        self, request: AccessRequest, verdict: Verdict, action: Action, known: Mapping[str, Any]
-    ) -> None:
-        """Make the refusal durable; where that cannot be done it stands all the same."""
+    async def _record(self, request: AccessRequest, decision: Decision, attempt: LoginAttempt | None) -> None:
+        client = attempt or internals.current_client()
         event = AuditEvent(
-            action,
+            Action.ACCESS_DENIED if attempt is None else Action.AUTH_LOGIN,
             Outcome.DENIED,
             actor=request.user,
             target=request.target,
             room_id=request.room_id,
-            reason=verdict.decision.reason,
-            rule=verdict.decision.rule,
+            reason=decision.reason,
+            rule=decision.rule,
+            address=None if client is None else client.address,
+            user_agent=(None if client is None else client.user_agent) or None,
+            device_id=None if attempt is None else attempt.device_id,
             details={"permission": request.permission.value},
-            **known,
         )
         try:
             await self._audit.record(event)
@@ -175,7 +177,7 @@ class PolicyAuthorizer:
             logger.warning("%s is refused to %s: %s", permission, user_id, error)
         except Exception:
             logger.exception("%s is refused to %s: the policy could not be asked", permission, user_id)
-        return Decision(allowed=False, rule=FAIL_CLOSED, reason="The access policy could not be consulted.")
+        return _UNKNOWN
 
 
 async def _class_of(
@@ -193,9 +195,3 @@ def _invited(config: Mapping[str, Any]) -> list[str | None]:
     addresses = config.get("invite_3pid")
     named: list[str | None] = [each for each in people if isinstance(each, str)] if isinstance(people, list) else []
     return [*named, *([None] if addresses else [])]
-
-
-def _client() -> dict[str, str | None]:
-    """The client of the request that is being served, as fields of a record."""
-    client = internals.current_client()
-    return {} if client is None else {"address": client.address, "user_agent": client.user_agent or None}

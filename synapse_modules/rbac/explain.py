@@ -73,11 +73,18 @@ class Explanation(FrozenModel):
     lines: tuple[str, ...]
 
 
-def explain(snapshot: Snapshot, request: AccessRequest, now_ms: int) -> Explanation:
-    """Derive the decision on ``request`` at ``now_ms`` with everything that was looked at."""
+def explain(snapshot: Snapshot, request: AccessRequest, now_ms: int, *, papers: bool = True) -> Explanation:
+    """Derive the decision on ``request`` at ``now_ms`` with everything that was looked at.
+
+    Args:
+        snapshot: the policy.
+        request: the question.
+        now_ms: when, in milliseconds since the epoch.
+        papers: whether to tell justifications and cases, which are not for everybody's eyes.
+    """
     decision = judge(snapshot, request, now_ms).decision
     groups = _group_paths(snapshot, request.user)
-    held = list(snapshot.held_by(request.user))
+    held = [each if papers else each._replace(justification="", case_id="") for each in snapshot.held_by(request.user)]
     considered = tuple(
         found for binding in held if (found := _considered(snapshot, request, binding, now_ms)) is not None
     )

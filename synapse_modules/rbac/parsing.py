@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 __all__ = [
+    "CaseId",
+    "PermissionName",
     "PolicyDocument",
     "binding_document",
+    "build_policy",
     "format_instant",
     "group_document",
     "parse_policy",
@@ -38,6 +41,7 @@ __all__ = [
 ]
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SCOPES = "'server', 'room:<room id>', 'class:<room class>' or 'users:<group>'"
 
 
@@ -50,7 +54,8 @@ def _instant_ms(value: object) -> object:
         return value
     try:
         if _INSTANT.fullmatch(value):
-            return round(datetime.fromisoformat(value.upper()).timestamp() * 1000)
+            # In UTC it must lie within the years 1 to 9999 too, so that it can be written again.
+            return round(datetime.fromisoformat(value.upper()).astimezone(UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
         pass
     raise InvalidInput("", value, "a time with its zone, such as '2026-12-31T23:59:59Z'")
@@ -62,9 +67,23 @@ def format_instant(milliseconds: int) -> str:
     return instant.isoformat(timespec="milliseconds" if milliseconds % 1000 else "seconds").replace("+00:00", "Z")
 
 
-_PermissionName = Annotated[Permission, pydantic.BeforeValidator(_permission)]
-_Instant = Annotated[int, pydantic.BeforeValidator(_instant_ms)]
-_Sentence = Annotated[str, pydantic.Field(max_length=500)]
+def _printable(text: str) -> str:
+    """Refuse control characters, which no database text and no terminal should get; new lines and tabs are text."""
+    if _CONTROLS.search(text):
+        raise InvalidInput("", text, "text without control characters")
+    return text
+
+
+PermissionName = Annotated[Permission, pydantic.BeforeValidator(_permission)]
+"""A permission, by its whole name."""
+
+CaseId = Annotated[str, pydantic.Field(max_length=100), pydantic.AfterValidator(_printable)]
+"""The name of a case in somebody else's system."""
+
+_Instant = Annotated[
+    int, pydantic.BeforeValidator(_instant_ms), pydantic.WithJsonSchema({"type": "string", "format": "date-time"})
+]
+_Sentence = Annotated[str, pydantic.Field(max_length=500), pydantic.AfterValidator(_printable)]
 
 
 class GroupDocument(FrozenModel):
@@ -80,8 +99,8 @@ class RoleDocument(FrozenModel):
 
     description: _Sentence = ""
     inherits: tuple[str, ...] = ()
-    allow: tuple[_PermissionName, ...] = ()
-    deny: tuple[_PermissionName, ...] = ()
+    allow: tuple[PermissionName, ...] = ()
+    deny: tuple[PermissionName, ...] = ()
 
 
 class BindingDocument(FrozenModel):
@@ -94,7 +113,7 @@ class BindingDocument(FrozenModel):
     not_before: _Instant | None = None
     expires: _Instant | None = None
     justification: _Sentence = ""
-    case: Annotated[str, pydantic.Field(max_length=100)] = ""
+    case: CaseId = ""
 
     @pydantic.model_validator(mode="after")
     def _make_sense(self) -> BindingDocument:
@@ -127,8 +146,20 @@ def parse_policy(document: object, where: str) -> Policy:
         InvalidInput: the first mistake: an unknown key, permission, role, group or scope, a wrong type, something
             given twice, a cycle.
     """
-    parsed = parse_document(PolicyDocument, document, where)
-    _check(parsed, f"{where}:")
+    return build_policy(parse_document(PolicyDocument, document, where), f"{where}:")
+
+
+def build_policy(parsed: PolicyDocument, root: str) -> Policy:
+    """Check a document whose form is right for what it means.
+
+    Args:
+        parsed: the document.
+        root: what paths in errors begin with, such as ``policy.yaml:``.
+
+    Raises:
+        InvalidInput: the first mistake: an unknown role, group or scope, something given twice, a cycle.
+    """
+    _check(parsed, root)
     return Policy(
         room_classes=parsed.room_classes,
         groups={name: _group(name, group) for name, group in parsed.groups.items()},

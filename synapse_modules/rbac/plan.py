@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from synapse_modules.rbac.decide import Snapshot
     from synapse_modules.rbac.model import Policy
 
-__all__ = ["Consequence", "Plan", "holders", "make_plan"]
+__all__ = ["Consequence", "Plan", "holders", "make_plan", "warnings_of"]
 
 _NAMED_USERS = 20
 """A consequence names so many people and counts the rest."""
+
+_NEVER_MS = 2**62
+"""A moment after every window."""
 
 _Delta = tuple[bool, Permission, str]
 """Whether it is gained, what, and at which scope."""
@@ -62,7 +65,7 @@ def make_plan(old: Policy, new: Policy, *, server_name: str, version: int, now_m
         from_version=version,
         changes=tuple(in_words(change) for change in differences(old, new)),
         consequences=tuple(_consequences(before, after, now_ms)),
-        warnings=tuple(_warnings(new, after, now_ms)),
+        warnings=tuple(warnings_of(new, after, now_ms)),
     )
 
 
@@ -122,9 +125,12 @@ def _place(scope: str) -> str:
             return f"towards members of group {name}"
 
 
-def _warnings(policy: Policy, snapshot: Snapshot, now_ms: int) -> Iterator[str]:
+def warnings_of(policy: Policy, snapshot: Snapshot, now_ms: int) -> Iterator[str]:
+    """What the author of ``policy``, compiled as ``snapshot``, probably did not mean, as of the moment ``now_ms``."""
     if not holders(snapshot, Permission.POLICY_WRITE, now_ms):
         yield f"nobody may change the policy any more: no one holds {Permission.POLICY_WRITE.value} with scope server"
+    elif not holders(snapshot, Permission.POLICY_WRITE, _NEVER_MS):
+        yield f"nobody may change the policy in the end: whoever holds {Permission.POLICY_WRITE.value} loses it"
     if not holders(snapshot, Permission.LOGIN, now_ms):
         yield f"nobody may log in: no one holds {Permission.LOGIN.value} with scope server"
     for binding in policy.bindings:

@@ -43,14 +43,25 @@ class SnapshotSource:
         self._checked_ms = 0
         self._refreshing = False
         self._again = False
+        self._withheld = False
 
     def start(self) -> None:
         """Load as soon as the reactor runs, then look every few seconds; in every process."""
         self._homeserver.start("governance_rbac_load", self.refresh)
         self._homeserver.every(self._poll_ms, "governance_rbac_poll", self.refresh)
 
+    def withhold(self) -> None:
+        """Let whoever asks wait until :meth:`release`: the first policy of all is about to be applied."""
+        self._withheld = True
+
+    def release(self) -> None:
+        """End :meth:`withhold`."""
+        self._withheld = False
+
     def at(self, now_ms: int) -> Snapshot | None:
         """The policy in force, or None when it is not known: then everything is denied."""
+        if self._withheld:
+            return None
         if abs(now_ms - self._checked_ms) > self._stale_ms:  # a clock that was set back tells nothing either
             return None
         return self._snapshot
@@ -63,7 +74,7 @@ class SnapshotSource:
         """
         if self._snapshot is None:
             await self.refresh()
-        while self._snapshot is None and self._refreshing:
+        while self._withheld or (self._snapshot is None and self._refreshing):
             await self._homeserver.sleep_ms(_WAIT_STEP_MS)
         snapshot = self.at(self._homeserver.now_ms())
         if snapshot is None:

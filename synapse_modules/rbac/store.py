@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -15,13 +16,14 @@ from synapse_modules.rbac.records import Author, policy_events
 from synapse_modules.storage.statements import StatementHome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from synapse_modules.core.ports import AuditSink, Rows, Transaction, TransactionRunner
     from synapse_modules.storage.statements import Statement
 
-__all__ = ["Applied", "BindingRow", "PolicyStore", "StoredPolicy", "check_rooms", "load"]
+__all__ = ["Applied", "BindingRow", "PolicyStore", "StoredPolicy"]
 
+logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _SQL = StatementHome("rbac.store", database="homeserver")
@@ -118,18 +120,18 @@ class PolicyStore:
 
     async def read(self, function: Callable[[StoredPolicy], _Result]) -> _Result:
         """Read the whole policy and return what ``function`` makes of it, computed off the reactor thread."""
-        return await self._database.run("rbac_read", lambda transaction: function(load(transaction)))
+        return await self._database.run("rbac_read", lambda transaction: function(_load(transaction)))
 
-    async def read_with_rooms(self, new: Policy, where: str, function: Callable[[StoredPolicy], _Result]) -> _Result:
+    async def read_with_rooms(self, new: Policy, root: str, function: Callable[[StoredPolicy], _Result]) -> _Result:
         """Like :meth:`read`, once it is certain that the rooms ``new`` names exist.
 
         Raises:
-            InvalidInput: one does not.
+            InvalidInput: one does not; its path begins with ``root``.
         """
 
         def work(transaction: Transaction) -> _Result:
-            stored = load(transaction)
-            check_rooms(transaction, stored.policy, new, where)
+            stored = _load(transaction)
+            _require_rooms(transaction, stored.policy, new, root)
             return function(stored)
 
         return await self._database.run("rbac_read", work)
@@ -147,8 +149,9 @@ class PolicyStore:
         expected_version: int,
         author: Author,
         now_ms: int,
-        where: str,
+        root: str,
         check: Callable[[Policy], None] | None = None,
+        rooms_may_be_missing: bool = False,
     ) -> Applied:
         """Replace the policy, all of it or nothing, with its audit records in the same transaction.
 
@@ -157,20 +160,21 @@ class PolicyStore:
             expected_version: the version that the author has seen.
             author: who.
             now_ms: when, in milliseconds since the epoch.
-            where: the root of paths in errors.
+            root: what paths in errors begin with.
             check: may refuse the result by raising.
+            rooms_may_be_missing: whether a scope may name a room that does not exist yet; that is then only logged.
 
         Raises:
             Conflict: another version is in force by now.
-            InvalidInput: a room that a scope names does not exist.
+            InvalidInput: a room that a scope names does not exist, and had to.
         """
 
         def work(transaction: Transaction) -> Applied:
             # First of all: it takes the row's lock, so that of two authors one waits and then finds a newer version.
             if not _run(transaction, _RAISE_VERSION, (now_ms, author.user_id, expected_version)):
                 raise _overtaken(expected_version, _state(transaction).version)
-            old = load(transaction).policy
-            check_rooms(transaction, old, new, where)
+            old = _load(transaction).policy
+            _require_rooms(transaction, old, new, root, or_warn=rooms_may_be_missing)
             numbered = successor(old, new)
             changes = tuple(differences(old, numbered))
             if not changes and expected_version:
@@ -192,7 +196,7 @@ class _Unchanged(Exception):
     """Nothing is different: the transaction is rolled back, so that the version stays."""
 
 
-def load(transaction: Transaction) -> StoredPolicy:
+def _load(transaction: Transaction) -> StoredPolicy:
     """Read the whole policy.
 
     Raises:
@@ -215,11 +219,17 @@ def load(transaction: Transaction) -> StoredPolicy:
     return StoredPolicy(state.version, state.applied_ms, state.applied_by, policy)
 
 
-def check_rooms(transaction: Transaction, old: Policy, new: Policy, where: str) -> None:
-    """Refuse a scope that names no room of this homeserver, unless it is in force already: it may outlive its room.
+def _require_rooms(transaction: Transaction, old: Policy, new: Policy, root: str, *, or_warn: bool = False) -> None:
+    for mistake in _missing_rooms(transaction, old, new, root):
+        if not or_warn:
+            raise mistake
+        logger.warning("there is no such room yet: %s", mistake)
 
-    Raises:
-        InvalidInput: with the binding's path and the nearest room.
+
+def _missing_rooms(transaction: Transaction, old: Policy, new: Policy, root: str) -> Iterator[InvalidInput]:
+    """Each scope that names no room of this homeserver, as a mistake with the binding's path and the nearest room.
+
+    What is in force already is none: a binding may outlive its room.
     """
     known = {binding.scope for binding in old.bindings}
     for position, binding in enumerate(new.bindings):
@@ -228,8 +238,8 @@ def check_rooms(transaction: Transaction, old: Policy, new: Policy, where: str) 
         room_id = scope_name(binding.scope)
         if not _query(transaction, _ROOM, (room_id,)):
             near = nearest(room_id, [row[0] for row in _query(transaction, _ROOMS_LIKE, (room_id[:3],))])
-            raise InvalidInput(
-                f"{where}:bindings[{position}].scope",
+            yield InvalidInput(
+                f"{root}bindings[{position}].scope",
                 binding.scope,
                 "'room:' and the id of a room that this homeserver knows",
                 suggestion=near and f"room:{near}",
