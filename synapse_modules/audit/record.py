@@ -87,6 +87,11 @@ class Recorder:
         self._process = process
         self._random = random
 
+    @property
+    def server(self) -> str:
+        """The homeserver's name."""
+        return self._server
+
     def record(self, event: AuditEvent, now_ms: int) -> Record:
         """The record of ``event``, which happened ``now_ms`` if it does not say when.
 

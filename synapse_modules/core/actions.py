@@ -141,7 +141,7 @@ DESCRIPTIONS: dict[Action, str] = {
     Action.AUDIT_PRUNE: "old entries of the audit log were removed; their hashes stay",
     Action.AUDIT_ERASE: "personal values were erased from the audit log; every proof stays valid",
     Action.AUDIT_KEY_CHANGE: "the keys that sign the audit log were changed",
-    Action.AUDIT_START: "a homeserver process began to record",
+    Action.AUDIT_START: "a homeserver process began to record, or room events began to be followed",
     Action.AUDIT_STOP: "a homeserver process ended; a failure means without saying so",
     Action.AUDIT_HEARTBEAT: "a homeserver process is alive and records",
     Action.AUDIT_QUIET: "nothing was recorded for an interval",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synapse_modules.core.room_classes import RoomClassifier
 
 __all__ = [
+    "BACKFILL",
     "AuditEvent",
     "AuditSink",
     "Authorizer",
@@ -33,6 +34,9 @@ _Result = TypeVar("_Result")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Rows = list[tuple[Any, ...]]
+
+BACKFILL = "backfill/"
+"""Begins the name of a position in the stream of imported history; the name of the writer follows."""
 
 
 class Transaction(Protocol):
