@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from synapse_modules.cli.demo import commands, dev
+from synapse_modules.cli.demo import commands
+from synapse_modules.cli.demo.folder import DataFolder, find_demo_configuration
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def occupied_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def _govctl_dev(*arguments: str | Path) -> str:
+def _govctl_dev(*arguments: str | int | Path) -> str:
     """The one line that the real command prints before it ends with status 1."""
     command = [sys.executable, "-m", "synapse_modules.cli", "dev", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -40,7 +41,7 @@ def _govctl_dev(*arguments: str | Path) -> str:
     return line
 
 
-def _in_process(*arguments: str | Path) -> str:
+def _in_process(*arguments: str | int | Path) -> str:
     """The same with this process's modules, whose system calls a test may spoil."""
     result = CliRunner().invoke(commands.dev, [str(each) for each in arguments])
     assert (result.exit_code, result.stdout) == (1, ""), result.output
@@ -61,7 +62,7 @@ def test_a_folder_that_cannot_be_made_is_named() -> None:
 
 
 def test_a_folder_that_is_in_use_is_named(tmp_path: Path) -> None:
-    first = dev.DataFolder(tmp_path, dev.find_demo_configuration())
+    first = DataFolder(tmp_path, find_demo_configuration())
     first.claim()
     try:
         line = _govctl_dev("--data", tmp_path, "--port", free_port())
@@ -71,7 +72,7 @@ def test_a_folder_that_is_in_use_is_named(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 3 * 2**20))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 3 * 2**20))
     line = _in_process("--data", tmp_path / "data", "--port", free_port())
     assert f"{tmp_path}/data: the disk is full: 3 MiB free, 100 MiB needed. Free some space" in line
 
