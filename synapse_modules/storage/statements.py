@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from synapse_modules.storage.dialect import Dialect, render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from synapse_modules.core.ports import Rows, Transaction
 
 __all__ = ["Statement", "StatementHome"]
 
@@ -26,6 +31,16 @@ class Statement:
     def text(self, dialect: str) -> str:
         """The statement as ``dialect`` wants it."""
         return self.postgres if dialect == Dialect.POSTGRES else self.sqlite
+
+    def rows(self, transaction: Transaction, parameters: Sequence[Any] = ()) -> Rows:
+        """Run it and return all rows."""
+        transaction.execute(self.text(transaction.dialect), parameters)
+        return transaction.fetchall()
+
+    def run(self, transaction: Transaction, parameters: Sequence[Any] = ()) -> int:
+        """Run it and return how many rows it changed."""
+        transaction.execute(self.text(transaction.dialect), parameters)
+        return transaction.rowcount
 
 
 class StatementHome:
