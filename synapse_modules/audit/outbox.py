@@ -55,11 +55,20 @@ class OutboxDrain:
         self._log = log
 
     def run_cycle(self) -> int:
-        """Copy what waits, at most some hundreds, then delete it; returns how many rows there were."""
+        """Copy what waits, at most some hundreds, then delete it; returns how many rows there were.
+
+        A conflict means that another process does the same just now: what it leaves over is there at the next call.
+        """
         rows = self.waiting()
-        if rows:
+        if not rows:
+            return 0
+        try:
             self.copy(rows)
-            self.delete(rows)
+        except Exception as error:
+            if not store.is_conflict(error):
+                raise
+            return 0
+        self.delete(rows)
         return len(rows)
 
     def waiting(self) -> Rows:

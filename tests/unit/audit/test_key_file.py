@@ -45,14 +45,14 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "audit.key"
     generate_key(path, ORIGIN, system_random)
     path.chmod(0o640)
-    with pytest.raises(InvalidInput, match="audit.key: found 'mode 0640', expected mode 0600"):
+    with pytest.raises(InvalidInput, match=r"audit\.key: found 'mode 0640', expected mode 0600"):
         load_key(path, ORIGIN)
 
 
 def test_the_key_of_another_log_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "audit.key"
     generate_key(path, ORIGIN, system_random)
-    with pytest.raises(InvalidInput, match="found \"the key of 'synapse.test/governance-audit'\""):
+    with pytest.raises(InvalidInput, match=r"found .the key of 'synapse\.test/governance-audit'"):
         load_key(path, "other.test/governance-audit")
 
 
@@ -68,10 +68,10 @@ def test_a_damaged_key_is_refused_and_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="audit.key: found 'No such file or directory'"):
+    with pytest.raises(InvalidInput, match=r"audit\.key: found 'No such file or directory'"):
         load_key(tmp_path / "audit.key", ORIGIN)
     with pytest.raises(InvalidInput, match="expected a path where this process can make its key file"):
         generate_key(tmp_path / "nowhere" / "audit.key", ORIGIN, system_random)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInput, match="found 'something that is no text'"):
-        (tmp_path / "binary").write_bytes(b"\xff\xfe")
         load_key(tmp_path / "binary", ORIGIN)
