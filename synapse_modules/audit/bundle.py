@@ -2,9 +2,10 @@
 
 1. ``{"manifest": …}``: what the file claims to be.
 2. For each entry ``{"index":…,"hash":…,"leaf":…,"disclosures":…}``, in this order and without spaces. ``leaf`` stands
-   there byte for byte as the tree hashes it; ``hash`` is its leaf hash in base64. Between entries, and before the first
-   and after the last, ``{"hashes":[…],"skip":[begin,end]}`` stands for the leaves that are not shown. Entries and skips
-   together rebuild the whole tree, so its root proves every entry, its place, and that nothing else lies between.
+   there byte for byte as the tree hashes it; ``hash`` is the hash that the tree has for it, in base64. Between entries,
+   and before the first and after the last, ``{"hashes":[…],"skip":[begin,end]}`` stands for the leaves that are not
+   shown. Entries and skips together rebuild the whole tree, so its root proves every entry, its place, and that nothing
+   else lies between.
 3. ``{"checkpoint":…,"counts":{action: n},"entries":n}``: the signed checkpoint of that tree, and totals.
 4. ``{"sha256":…,"signature":…}``: the hash of all bytes before this line, signed by the log as well, so that neither
    the manifest nor what a selection contains can be changed by somebody else.
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Final, Literal
 import pydantic
 
 from synapse_modules.audit.checkpoint import sign_note
-from synapse_modules.audit.merkle import leaf_hash
 from synapse_modules.core.canonical import canonical_bytes
 from synapse_modules.core.config import FrozenModel
 
@@ -78,16 +78,23 @@ class BundleWriter:
         self._digest = hashlib.sha256()
         self._counts: dict[str, int] = {}
 
+    def copy(self) -> BundleWriter:
+        """Another one, the same so far."""
+        other = BundleWriter(self._manifest)
+        other._digest = self._digest.copy()
+        other._counts = self._counts.copy()
+        return other
+
     def begin(self) -> bytes:
         """The manifest."""
         return self._covered(self._manifest.to_line())
 
-    def entry(self, index: int, action: str, leaf: bytes, disclosures: str) -> bytes:
-        """One entry, whose leaf says ``action``."""
+    def entry(self, index: int, action: str, node: bytes, leaf: bytes, disclosures: str) -> bytes:
+        """One entry, whose leaf says ``action``, and for which the tree has the hash ``node``."""
         self._counts[action] = self._counts.get(action, 0) + 1
-        node = base64.b64encode(leaf_hash(leaf))
         return self._covered(
-            b'{"index":%d,"hash":"%b","leaf":%b,"disclosures":%b}\n' % (index, node, leaf, disclosures.encode())
+            b'{"index":%d,"hash":"%b","leaf":%b,"disclosures":%b}\n'
+            % (index, base64.b64encode(node), leaf, disclosures.encode())
         )
 
     def skip(self, begin: int, end: int, hashes: Iterable[bytes]) -> bytes:

@@ -80,6 +80,7 @@ class TiledNodes:
     def __init__(self, load: Callable[[int, int], list[bytes]]) -> None:
         self._load = load
         self._pyramids: dict[tuple[int, int], list[list[bytes]]] = {}
+        self._leaves: tuple[int, list[bytes]] = (-1, [])
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of perfect subtree ``(level, index)``.
@@ -91,6 +92,17 @@ class TiledNodes:
         tile_index = index >> (TILE_HEIGHT - height)
         pyramid = self._pyramid(tile_level, tile_index)
         return pyramid[height][index - (tile_index << (TILE_HEIGHT - height))]
+
+    def leaf(self, index: int) -> bytes:
+        """The hash of leaf ``index``; cheap for one after the other.
+
+        Raises:
+            IndexError: the tree has no such leaf.
+        """
+        tile, position = divmod(index, TILE_WIDTH)
+        if tile != self._leaves[0]:
+            self._leaves = tile, self._load(0, tile)
+        return self._leaves[1][position]
 
     def tail(self, level: int, size: int) -> list[bytes]:
         """The hashes of the partial tile of ``level``, of a tree of ``size`` leaves: what a builder goes on from."""

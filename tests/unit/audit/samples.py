@@ -92,7 +92,9 @@ class SampleLog:
                 pieces.append(writer.skip(position, index, skip_hashes(self.node, position, index)))
             if index < size:
                 record = self.records[index]
-                pieces.append(writer.entry(index, record.action, record.leaf, record.disclosures))
+                pieces.append(
+                    writer.entry(index, record.action, leaf_hash(record.leaf), record.leaf, record.disclosures)
+                )
             position = index + 1
         pieces.append(writer.end(sign_note(self.checkpoint().text(), [key]), [key]))
         return b"".join(pieces)
