@@ -239,7 +239,7 @@ def test_what_is_taken_away_is_recorded_with_what_it_was(place: Place) -> None:
 
 
 def test_a_role_too_long_for_a_record_stands_in_it_by_its_hash(place: Place) -> None:
-    roles = {f"r{number:04}": {} for number in range(3_000)}
+    roles: dict[str, Any] = {f"r{number:04}": {} for number in range(3_000)}
     place.apply(parse_policy({"version": 1, "roles": roles | {"all": {"inherits": sorted(roles)}}}, "p"), 0)
     (record,) = [text for text in place.recorded() if "'role': 'all'" in text]
     assert "'sha256': '" in record
