@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Conflict", "Denied", "GovernanceError", "InvalidInput", "NotFound", "Unavailable", "nearest"]
+__all__ = ["Conflict", "Denied", "Elsewhere", "GovernanceError", "InvalidInput", "NotFound", "Unavailable", "nearest"]
 
 
 class GovernanceError(Exception):
@@ -62,6 +62,10 @@ class Conflict(GovernanceError):
 
 class Unavailable(GovernanceError):
     """Something the operation depends on does not answer. Callers that guard something must then deny."""
+
+
+class Elsewhere(Unavailable):
+    """This process cannot do it, but another one of the same homeserver can: the error says which."""
 
 
 class Denied(GovernanceError):

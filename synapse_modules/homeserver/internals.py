@@ -8,15 +8,15 @@ What can be had from the public module API is in :mod:`synapse_modules.homeserve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from synapse.logging.context import current_context
 from synapse.storage.engines import PostgresEngine
 
 from synapse_modules.core.errors import InvalidInput
+from synapse_modules.homeserver import history
 from synapse_modules.storage.database import DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
-from synapse_modules.storage.statements import StatementHome
 
 if TYPE_CHECKING:
     from synapse.module_api import DatabasePool, LoggingTransaction, ModuleApi
@@ -29,6 +29,7 @@ __all__ = [
     "database_engine",
     "database_location",
     "event_positions",
+    "first_ordering_since",
     "purge_history_before",
     "server_notices_user",
     "transaction_engine",
@@ -135,40 +136,25 @@ def event_positions(api: ModuleApi) -> dict[str, int]:
     return {writer: generator.get_current_token_for_writer(writer) for writer in sorted(writers)}
 
 
-_SQL = StatementHome("homeserver.internals", database="homeserver")
+# ModuleApi._store.find_first_stream_ordering_after_ts. Checked: 1.151.0, 1.163.2.
+async def first_ordering_since(api: ModuleApi, since_ms: int) -> int:
+    """The stream ordering of the first event that this server received at or after ``since_ms``.
 
-_FIRST_TO_KEEP = _SQL.add(
-    "depth of the first event to keep, and of the newest one",
+    Where there is none it is higher than that of every event.
     """
-    SELECT
-        (SELECT MIN(topological_ordering) FROM events WHERE room_id = ? AND stream_ordering >= ? AND NOT outlier),
-        (
-            SELECT MAX(e.topological_ordering)
-            FROM event_forward_extremities AS f JOIN events AS e ON e.event_id = f.event_id
-            WHERE f.room_id = ?
-        )
-    """,
-)
-
-_COUNT_DUE = _SQL.add(
-    "count the messages before a depth",
-    """
-    SELECT COUNT(*) FROM events AS e LEFT JOIN state_events AS s ON s.event_id = e.event_id
-    WHERE e.room_id = ? AND e.topological_ordering < ? AND s.event_id IS NULL
-    """,
-)
+    ordering: int = await api._store.find_first_stream_ordering_after_ts(since_ms)
+    return ordering
 
 
-# ModuleApi._store.find_first_stream_ordering_after_ts, PaginationHandler.purge_history (answers None or an error text),
-# the topological token "t<depth>-<stream>"; tables events, state_events, event_forward_extremities.
-# Checked: 1.151.0, 1.163.2.
+# PaginationHandler.purge_history (answers None or an error text), the topological token "t<depth>-<stream>"; tables
+# events, state_events, event_forward_extremities. Checked: 1.151.0, 1.163.2.
 async def purge_history_before(api: ModuleApi, room_id: str, before_ms: int) -> PurgeResult:
     """Delete the room's messages that this server received before ``before_ms`` (milliseconds since the epoch).
 
     Never deletes a message received later. State events stay, and so do the newest events of the room, without which
     Synapse could send no more into it. Returns when the deletion is committed or has failed.
     """
-    ordering = await api._store.find_first_stream_ordering_after_ts(before_ms)
+    ordering = await first_ordering_since(api, before_ms)
     depth = await _depth_to_keep(_pool(api), room_id, ordering)
     if depth is None:
         return PurgeResult(due=0, left=0)
@@ -182,22 +168,15 @@ async def purge_history_before(api: ModuleApi, room_id: str, before_ms: int) -> 
 
 
 async def _depth_to_keep(pool: DatabasePool, room_id: str, ordering: int) -> int | None:
-    """The depth before which everything may go, or None when the room has no events here."""
+    def read(transaction: LoggingTransaction) -> int | None:
+        return history.depth_to_keep(transaction, transaction_engine(transaction), room_id, ordering)
 
-    def read(transaction: LoggingTransaction) -> tuple[Any, ...]:
-        text = _FIRST_TO_KEEP.text(transaction_engine(transaction))
-        transaction.execute(text, (room_id, ordering, room_id))
-        return transaction.fetchone() or (None, None)
-
-    depths = await pool.runInteraction("governance_depth_to_keep", read)
-    return min((depth for depth in depths if depth is not None), default=None)
+    return await pool.runInteraction("governance_depth_to_keep", read)
 
 
 async def _count_due(pool: DatabasePool, room_id: str, depth: int) -> int:
     def read(transaction: LoggingTransaction) -> int:
-        transaction.execute(_COUNT_DUE.text(transaction_engine(transaction)), (room_id, depth))
-        row = transaction.fetchone()
-        return int(row[0]) if row else 0
+        return history.count_messages(transaction, transaction_engine(transaction), room_id, depth)
 
     return await pool.runInteraction("governance_count_due", read)
 

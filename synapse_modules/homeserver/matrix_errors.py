@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from synapse.module_api.errors import Codes, SynapseError
 
-from synapse_modules.core.errors import Conflict, Denied, InvalidInput, NotFound, Unavailable
+from synapse_modules.core.errors import Conflict, Denied, Elsewhere, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from synapse_modules.core.errors import GovernanceError
@@ -31,7 +31,8 @@ def matrix_error(error: GovernanceError) -> SynapseError:
             governance = {"rule": error.rule, "permission": error.permission}
             return SynapseError(403, error.sentence(), Codes.FORBIDDEN, {"governance": governance})
         case Unavailable():
-            return SynapseError(503, "The server cannot do this just now. Nothing was done; please try again.")
+            general = "The server cannot do this just now. Nothing was done; please try again."
+            return SynapseError(503, error.sentence() if isinstance(error, Elsewhere) else general)
         case _:
             return SynapseError(500, "Internal server error")
 
