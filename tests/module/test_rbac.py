@@ -40,7 +40,7 @@ POLICY: dict[str, Any] = {
         "host": {"allow": ["room.invite"]},
         "guest": {"inherits": ["member"], "deny": ["room.create", "room.invite"]},
         "outsider": {"deny": ["room.join", "message.send"]},
-        "discreet": {"deny": ["room.create"]},
+        "reserved": {"deny": ["room.create"]},
         "officer": {"allow": ["governance.policy.read", "governance.policy.write"]},
     },
     "bindings": [
@@ -48,7 +48,7 @@ POLICY: dict[str, Any] = {
         {"role": "host", "group": "employees", "scope": "users:employees"},
         {"role": "guest", "group": "externals", "scope": "server"},
         {"role": "outsider", "group": "externals", "scope": "class:regulated"},
-        {"role": "discreet", "group": "employees", "scope": "class:secret"},
+        {"role": "reserved", "group": "employees", "scope": "class:secret"},
         {"role": "officer", "user": "@officer:synapse.test", "scope": "server"},
     ],
 }
@@ -199,8 +199,8 @@ def test_a_role_that_is_inherited_names_where_the_permission_is_written(
     ids=["by its name", "whatever else it is", "by its initial state"],
 )
 def test_a_room_of_a_class_is_not_created_by_whoever_may_not(alice: MatrixClient, body: dict[str, Any]) -> None:
-    rule = "role:discreet deny room.create (binding N, scope class:secret)"
-    error = f"Your role 'discreet' may not create rooms of this kind. {ASK}"
+    rule = "role:reserved deny room.create (binding N, scope class:secret)"
+    error = f"Your role 'reserved' may not create rooms of this kind. {ASK}"
     assert_refused(alice.create_room(**body), error, rule, "room.create")
 
 
@@ -208,8 +208,8 @@ def test_an_upgrade_makes_no_room_of_a_class_that_is_denied(alice: MatrixClient)
     room = _room(alice, name="Talk")
     alice.set_state(room, "m.room.name", {"name": "Secret talk"}).expect()
     reply = alice.client("POST", "rooms", room, "upgrade", body={"new_version": "11"})
-    rule = "role:discreet deny room.create (binding N, scope class:secret)"
-    error = f"Your role 'discreet' may not create rooms of this kind. {ASK}"
+    rule = "role:reserved deny room.create (binding N, scope class:secret)"
+    error = f"Your role 'reserved' may not create rooms of this kind. {ASK}"
     assert_refused(reply, error, rule, "room.create")
 
 
