@@ -19,7 +19,7 @@ from synapse_modules.audit.checkpoint import Checkpoint, open_note, sign_note
 from synapse_modules.audit.merkle import EMPTY_ROOT
 from synapse_modules.audit.proof import skip_hashes
 from synapse_modules.audit.search import EntryFilter, read_out
-from synapse_modules.core.errors import GovernanceError, InvalidInput, Unavailable
+from synapse_modules.core.errors import Elsewhere, GovernanceError, InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -77,10 +77,10 @@ async def plan_export(reader: TransactionRunner, keys: Sequence[SigningKey], ord
 
     Raises:
         InvalidInput: the range is none, or ends beyond the newest checkpoint; or a range has a filter.
-        Unavailable: this process has no key, or not the one that signed the newest checkpoint.
+        Elsewhere: this process has no key. Unavailable: it has not the one that signed the newest checkpoint.
     """
     if not keys:
-        raise Unavailable("this process does not have the audit log's signing key", advice="Ask the main process")
+        raise Elsewhere("this process has no key to sign an export with; the one that runs background tasks has")
     if order.kind == "range" and order.wanted.given():
         found = ", ".join(order.wanted.given())
         raise InvalidInput("kind", f"a range with {found}", "no filter, or kind 'selection'")

@@ -17,7 +17,7 @@ from synapse_modules.audit.known_keys import KnownKeys, UnknownKey
 from synapse_modules.audit.search import EntryFilter
 from synapse_modules.audit.verify import BundleInvalid, VerifiedBundle, verify_bundle
 from synapse_modules.core.actions import Action, Outcome
-from synapse_modules.core.errors import InvalidInput, Unavailable
+from synapse_modules.core.errors import Elsewhere, InvalidInput, Unavailable
 from tests.support.audit_log import KEY, execute
 from tests.support.filled_log import FilledLog, sample_event, sample_events
 
@@ -109,7 +109,7 @@ def test_a_range_with_a_filter_is_refused_because_it_would_claim_to_be_complete(
 
 
 def test_a_process_without_the_key_exports_nothing(log: FilledLog) -> None:
-    with pytest.raises(Unavailable, match="does not have the audit log's signing key"):
+    with pytest.raises(Elsewhere, match="no key to sign an export with; the one that runs background tasks has"):
         log.export_pieces(keys=())
     with pytest.raises(Unavailable, match="not signed with this process's key"):
         log.export_pieces(keys=(SigningKey(KEY.verifier.name, b"o" * 32),))
