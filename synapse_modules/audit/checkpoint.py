@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 
     from synapse_modules.core.clock import RandomBytes
 
-__all__ = ["Checkpoint", "SigningKey", "VerifierKey", "check_key_name", "open_note", "sign_note"]
+__all__ = [
+    "Checkpoint",
+    "NoteSignature",
+    "SigningKey",
+    "VerifierKey",
+    "check_key_name",
+    "format_verifier_key",
+    "key_id",
+    "open_note",
+    "parse_verifier_key",
+    "sign_note",
+    "split_note",
+]
 
 _ED25519 = b"\x01"
 _ED25519_BYTES = 32
@@ -49,6 +61,33 @@ def check_key_name(name: str) -> str:
     return name
 
 
+def key_id(name: str, kind: bytes, public: bytes) -> bytes:
+    """Four bytes that tell which key made a signature; ``kind`` is the one byte that C2SP gave its algorithm."""
+    return hashlib.sha256(name.encode() + b"\n" + kind + public).digest()[:_KEY_ID_BYTES]
+
+
+def parse_verifier_key(text: str, kind: bytes, what: str) -> tuple[str, bytes]:
+    """Name and public key in ``text``, which must be a verifier key of the algorithm ``kind``, over Ed25519.
+
+    Raises:
+        InvalidInput: it is malformed, of another algorithm, or its hash does not fit its key.
+    """
+    name, _, rest = text.partition("+")
+    found_id, _, encoded = rest.partition("+")
+    data = _decode(encoded)
+    if data is None or data[:1] != kind or len(data) != 1 + _ED25519_BYTES:
+        raise InvalidInput("verifier key", text, f"name+hash+base64 of {what}")
+    right_id = key_id(check_key_name(name), kind, data[1:]).hex()
+    if found_id != right_id:
+        raise InvalidInput("verifier key", text, f"the hash {right_id}: the text was damaged")
+    return name, data[1:]
+
+
+def format_verifier_key(name: str, kind: bytes, public: bytes) -> str:
+    """The text form of a verifier key."""
+    return f"{name}+{key_id(name, kind, public).hex()}+{_encode(kind + public)}"
+
+
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
     """A key that checks signatures. ``str(key)`` is its text form, ``name+hash+base64``, as C2SP defines it.
@@ -67,24 +106,16 @@ class VerifierKey:
         Raises:
             InvalidInput: it is malformed, of another type than Ed25519, or its hash does not fit its key.
         """
-        name, _, rest = text.partition("+")
-        key_id, _, encoded = rest.partition("+")
-        data = _decode(encoded)
-        if data is None or data[:1] != _ED25519 or len(data) != 1 + _ED25519_BYTES:
-            raise InvalidInput("verifier key", text, "name+hash+base64 of an Ed25519 key")
-        key = cls(check_key_name(name), data[1:])
-        if key_id != key.key_id.hex():
-            raise InvalidInput("verifier key", text, f"the hash {key.key_id.hex()}: the text was damaged")
-        return key
+        return cls(*parse_verifier_key(text, _ED25519, "an Ed25519 key"))
 
     @property
     def key_id(self) -> bytes:
         """Four bytes that tell which key made a signature."""
-        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:_KEY_ID_BYTES]
+        return key_id(self.name, _ED25519, self.public)
 
     def __str__(self) -> str:
         """The text form."""
-        return f"{self.name}+{self.key_id.hex()}+{_encode(_ED25519 + self.public)}"
+        return format_verifier_key(self.name, _ED25519, self.public)
 
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether ``signature`` is this key's over ``text``."""
@@ -164,6 +195,33 @@ class Checkpoint:
         raise InvalidInput("checkpoint", text, "origin, size and base64 root, each on a line")
 
 
+@dataclass(frozen=True, slots=True)
+class NoteSignature:
+    """One signature of a note, not checked.
+
+    Attributes:
+        name, key_id: which key is said to have made it. data: what it made. line: the whole line, without its newline.
+    """
+
+    name: str
+    key_id: bytes
+    data: bytes
+    line: str
+
+    @classmethod
+    def parse(cls, line: str) -> NoteSignature:
+        """Read a signature line without its newline.
+
+        Raises:
+            InvalidInput: it is none.
+        """
+        name, _, encoded = line.removeprefix(_SIGNATURE_PREFIX).partition(" ")
+        data = _decode(encoded)
+        if not line.startswith(_SIGNATURE_PREFIX) or not name or data is None or len(data) <= _KEY_ID_BYTES:
+            raise InvalidInput("note", line, "a signature line: '— name base64'")
+        return cls(name, data[:_KEY_ID_BYTES], data[_KEY_ID_BYTES:], line)
+
+
 def sign_note(text: str, keys: Iterable[SigningKey]) -> str:
     """``text``, which ends with a newline, as a note signed by each of ``keys``."""
     signatures = [
@@ -178,32 +236,32 @@ def open_note(note: str, trusted: Iterable[VerifierKey]) -> tuple[str, list[Veri
     Raises:
         InvalidInput: the note is malformed, a trusted key's signature is wrong, or no trusted key signed it.
     """
-    text, separator, block = note.rpartition("\n\n")
-    lines = block.split("\n")
-    if not separator or lines.pop() != "" or not 0 < len(lines) <= _MAX_SIGNATURES:
-        raise InvalidInput("note", note, "text, an empty line and signature lines")
-    text += "\n"
+    text, signatures = split_note(note)
     keys = {(key.name, key.key_id): key for key in trusted}
     signers: list[VerifierKey] = []
-    for line in lines:
-        name, key_id, signature = _parse_signature(line)
-        key = keys.get((name, key_id))
+    for signature in signatures:
+        key = keys.get((signature.name, signature.key_id))
         if key is None:
             continue
-        if not key.verify(text, signature):
-            raise InvalidInput("note", f"a wrong signature by {name}", "a right one: it was altered or forged")
+        if not key.verify(text, signature.data):
+            raise InvalidInput("note", f"a wrong signature by {key.name}", "a right one: it was altered or forged")
         signers.append(key)
     if not signers:
         raise InvalidInput("note", "no signature by a known key", f"one by {', '.join(map(str, keys.values()))}")
     return text, signers
 
 
-def _parse_signature(line: str) -> tuple[str, bytes, bytes]:
-    name, _, encoded = line.removeprefix(_SIGNATURE_PREFIX).partition(" ")
-    data = _decode(encoded)
-    if not line.startswith(_SIGNATURE_PREFIX) or not name or data is None or len(data) <= _KEY_ID_BYTES:
-        raise InvalidInput("note", line, "a signature line: '— name base64'")
-    return name, data[:_KEY_ID_BYTES], data[_KEY_ID_BYTES:]
+def split_note(note: str) -> tuple[str, list[NoteSignature]]:
+    """The text of ``note``, to be believed only once a signature was checked, and its signatures.
+
+    Raises:
+        InvalidInput: the note is malformed.
+    """
+    text, separator, block = note.rpartition("\n\n")
+    lines = block.split("\n")
+    if not separator or lines.pop() != "" or not 0 < len(lines) <= _MAX_SIGNATURES:
+        raise InvalidInput("note", note, "text, an empty line and signature lines")
+    return text + "\n", [NoteSignature.parse(line) for line in lines]
 
 
 def _encode(data: bytes) -> str:
