@@ -116,7 +116,7 @@ COMMON_DETAILS: Final = frozenset({"request_id"})
 """Keys that every action may have."""
 
 _REQUEST = "method route status errcode"
-_EVENT = "event_id event_type origin arrival"
+_EVENT = "event_id event_type sent_ms origin arrival"
 _CHANGE = "before after"
 _STATE = f"{_EVENT} {_CHANGE}"
 _FILES = f"media_id origin files {_REQUEST}"
@@ -163,7 +163,7 @@ SPECS: Final[Mapping[Action, ActionSpec]] = dict(
             "client target room rule reason case",
             f"permission {_REQUEST} {_CHANGE}",
         ),
-        _spec(_A.ROOM_CREATE, _C.ROOM, _S.INFO, "client room", f"{_EVENT} room_version encrypted {_REQUEST}"),
+        _spec(_A.ROOM_CREATE, _C.ROOM, _S.INFO, "client room", f"{_EVENT} room_version federated encrypted {_REQUEST}"),
         _spec(_A.ROOM_DELETE, _C.ROOM, _S.MEDIUM, "client room reason case", f"events {_REQUEST}"),
         _spec(_A.ROOM_JOIN, _C.ROOM, _S.INFO, "client target room", _STATE),
         _spec(_A.ROOM_LEAVE, _C.ROOM, _S.INFO, "client target room", _STATE),
@@ -174,9 +174,9 @@ SPECS: Final[Mapping[Action, ActionSpec]] = dict(
         _spec(_A.ROOM_KNOCK, _C.ROOM, _S.INFO, "client target room", _STATE),
         _spec(_A.ROOM_POWER_RAISE, _C.ROOM, _S.MEDIUM, "client target room", _STATE),
         _spec(_A.ROOM_POWER_LOWER, _C.ROOM, _S.LOW, "client target room", _STATE),
-        _spec(_A.ROOM_POWER_DEFAULTS, _C.ROOM, _S.MEDIUM, "client room", _STATE),
+        _spec(_A.ROOM_POWER_DEFAULTS, _C.ROOM, _S.MEDIUM, "client room", f"{_STATE} changes"),
         _spec(_A.ROOM_SETTING_CHANGE, _C.ROOM, _S.LOW, "client room", _STATE),
-        _spec(_A.MESSAGE_SEND, _C.MESSAGE, _S.INFO, "client room", f"{_EVENT} encrypted"),
+        _spec(_A.MESSAGE_SEND, _C.MESSAGE, _S.INFO, "client room", f"{_EVENT} encrypted relation related"),
         _spec(_A.MESSAGE_EDIT, _C.MESSAGE, _S.INFO, "client room", f"{_EVENT} replaces encrypted"),
         _spec(_A.MESSAGE_REDACT, _C.MESSAGE, _S.LOW, "client target room", f"{_EVENT} redacts"),
         _spec(_A.MEDIA_UPLOAD, _C.MEDIA, _S.INFO, "client", f"media_id media_type origin bytes {_REQUEST}"),
@@ -213,7 +213,7 @@ SPECS: Final[Mapping[Action, ActionSpec]] = dict(
         _spec(_A.AUDIT_PRUNE, _C.LOG, _S.HIGH, "client reason case", "end entries basis"),
         _spec(_A.AUDIT_ERASE, _C.LOG, _S.HIGH, "client reason case", "indexes entries fields basis"),
         _spec(_A.AUDIT_KEY_CHANGE, _C.LOG, _S.HIGH, "client reason case", "keys_added keys_removed"),
-        _spec(_A.AUDIT_START, _C.LOG, _S.INFO, "", "writer product_version"),
+        _spec(_A.AUDIT_START, _C.LOG, _S.INFO, "", "writer product_version positions"),
         _spec(_A.AUDIT_STOP, _C.LOG, _S.LOW, "reason", "writer records"),
         _spec(_A.AUDIT_HEARTBEAT, _C.LOG, _S.INFO, "", "writer product_version"),
         _spec(_A.AUDIT_QUIET, _C.LOG, _S.INFO, "", "since_ms until_ms tree_size"),
