@@ -82,42 +82,65 @@ def hold_released_event(hold: Hold, author: Author, now_ms: int) -> AuditEvent:
 
 def simulation_event(simulation: Simulation, author: Author) -> AuditEvent:
     """Somebody looked at what a run would do."""
+    totals = simulation.totals
     details: dict[str, JsonValue] = {
         "rules_version": simulation.rules_version,
-        "copies_to_drop": simulation.copies_to_drop,
-        **simulation.totals._asdict(),
+        "rooms": totals.rooms,
+        "due": totals.due,
+        "kept_by_hold": totals.kept_by_hold,
+        "copied_for_hold": totals.copied_for_hold,
+        "copies_dropped": simulation.copies_to_drop,
     }
     return _event(Action.RETENTION_SIMULATE, author, simulation.now_ms, details=details)
 
 
 def room_event(run: Run, outcome: RoomOutcome, author: Author, now_ms: int) -> AuditEvent:
     """What a run did in one room."""
-    details = outcome._asdict() | {"run": run.run_id, "rules_version": run.rules_version, "left": outcome.left}
-    del details["room_id"], details["rule"]
-    return _event(
-        Action.RETENTION_PURGE,
-        author,
-        now_ms,
-        outcome=Outcome.SUCCESS if outcome.succeeded else Outcome.FAILURE,
-        room_id=outcome.room_id,
-        rule=outcome.rule,
-        details=details,
-        key=f"retention:{run.run_id}:{outcome.room_id}",
+    details: dict[str, JsonValue] = {
+        "run": run.run_id,
+        "rules_version": run.rules_version,
+        "room_class": outcome.room_class,
+        "cutoff_ms": outcome.cutoff_ms,
+        "due": outcome.due,
+        "deleted": outcome.deleted,
+        "kept_by_hold": outcome.kept_by_hold,
+        "copied_for_hold": outcome.copied_for_hold,
+        "problem": outcome.problem,
+    }
+    return _purge_event(
+        outcome.succeeded, author, now_ms, f"{run.run_id}:{outcome.room_id}", details, outcome.room_id, outcome.rule
     )
 
 
 def run_event(run: Run, author: Author, now_ms: int) -> AuditEvent:
     """What a run did in all."""
-    details = run._asdict() | {"run": run.run_id, "state": run.state.value}
-    del details["run_id"], details["started_by"]
-    return _event(
-        Action.RETENTION_PURGE,
-        author,
-        now_ms,
-        outcome=Outcome.SUCCESS if run.succeeded else Outcome.FAILURE,
-        details=details,
-        key=f"retention:{run.run_id}",
-    )
+    details: dict[str, JsonValue] = {
+        "run": run.run_id,
+        "rules_version": run.rules_version,
+        "rooms": run.rooms_done,
+        "due": run.due,
+        "deleted": run.deleted,
+        "kept_by_hold": run.kept_by_hold,
+        "copied_for_hold": run.copied_for_hold,
+        "copies_dropped": run.copies_dropped,
+        "problems": run.problems,
+        "problem": run.problem,
+    }
+    return _purge_event(run.succeeded, author, now_ms, run.run_id, details)
+
+
+def _purge_event(
+    ok: bool,
+    author: Author,
+    now_ms: int,
+    key: str,
+    details: dict[str, JsonValue],
+    room_id: str | None = None,
+    rule: str | None = None,
+) -> AuditEvent:
+    outcome = Outcome.SUCCESS if ok else Outcome.FAILURE
+    fields = {"room_id": room_id, "rule": rule, "key": f"retention:{key}"}
+    return _event(Action.RETENTION_PURGE, author, now_ms, outcome=outcome, details=details, **fields)
 
 
 def _hold_event(
