@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from openapi_spec_validator import validate
 
 from synapse_modules.rbac.parsing import parse_policy
 from tests.module.rbac_module import apply, assert_refused, governed, recorded
@@ -357,6 +358,18 @@ def test_only_writers_write(desk: MatrixClient) -> None:
 def test_without_an_access_token_nothing_is_answered(deployment: Deployment) -> None:
     for path in ("rbac/roles", "rbac/explain?user=@a:x&permission=login"):
         assert deployment.client().governance("GET", path).status == 401
+
+
+def test_the_interface_is_described_with_the_whole_form_of_a_policy(deployment: Deployment) -> None:
+    document = deployment.client().governance("GET", "openapi.json").expect()
+    validate(document)
+    assert set(document["paths"]) == {
+        f"/rbac/{name}" for name in ("apply", "bindings", "explain", "plan", "policy", "roles", "who-can")
+    }
+    schemas = document["components"]["schemas"]
+    assert "room.create" in schemas["Permission"]["enum"]
+    expires = schemas["BindingDocument"]["properties"]["expires"]["anyOf"][0]
+    assert expires == {"type": "string", "format": "date-time"}
 
 
 # --------------------------------------------------------------------------------------------------------- questions

@@ -95,3 +95,13 @@ def test_somebody_whom_nothing_names_is_denied_by_default() -> None:
         "bindings: none that says anything about room.create",
         "therefore: no role in force allows it, and what nothing allows is denied",
     )
+
+
+def test_papers_are_told_only_when_asked_for() -> None:
+    snapshot = compile_policy(parse_policy(DOCUMENT, "p"), server_name="x", version=4)
+    request = AccessRequest("@guest:x", Permission.ROOM_CREATE)
+    assert "outside firm" in str(explain(snapshot, request, NOW))
+    quiet = explain(snapshot, request, NOW, papers=False)
+    assert "outside firm" not in str(quiet)
+    assert "HR-7" not in str(quiet)
+    assert quiet.rule == explain(snapshot, request, NOW).rule

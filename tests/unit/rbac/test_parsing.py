@@ -44,6 +44,13 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
     "a wildcard": (document(roles={"r": {"allow": ["room.*"]}}), "p:roles.r.allow[0]", "a known permission"),
     "an unknown key": (document(rolse={}), "p:rolse", "Did you mean 'roles'?"),
     "an unknown key in a role": (document(roles={"r": {"alow": []}}), "p:roles.r.alow", "Did you mean 'allow'?"),
+    "a text with a control character": (
+        document(roles={"r": {"description": "a\0b"}}),
+        "p:roles.r.description",
+        "text without control characters",
+    ),
+    "a time before the year 1": (binding(expires="0001-01-01T00:00:00+14:00"), "p:bindings[0].expires", "its zone"),
+    "a time after the year 9999": (binding(expires="9999-12-31T23:59:59-14:00"), "p:bindings[0].expires", "its zone"),
     "a wrong type": (document(roles={"r": {"allow": "login"}}), "p:roles.r.allow", "found 'login'"),
     "a wrong version": (document(version=2), "p:version", "found 2"),
     "no version": ({"roles": {}}, "p:version", "this key is required"),

@@ -105,6 +105,12 @@ def test_an_author_is_warned_before_locking_everybody_out() -> None:
     )
 
 
+def test_an_author_is_warned_when_everybody_loses_the_policy_in_the_end() -> None:
+    bindings = [*OLD["bindings"][:1], OLD["bindings"][1] | {"expires": "1970-01-01T00:00:02Z"}]
+    warning = "nobody may change the policy in the end: whoever holds governance.policy.write loses it"
+    assert plan(EMPTY_POLICY, parse_policy(OLD | {"bindings": bindings}, "new")).warnings == (warning,)
+
+
 def test_an_author_is_warned_of_a_binding_that_is_over() -> None:
     over = OLD | {"bindings": [*OLD["bindings"][:2], OLD["bindings"][2] | {"expires": "1970-01-01T00:00:00Z"}]}
     assert plan(parse_policy(OLD, "old"), parse_policy(over, "new")).warnings == (
