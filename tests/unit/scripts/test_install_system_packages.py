@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "install_system_packages"
+NEEDED = dict(re.findall(r"^    has ([a-z-]+) \|\| (?:.* )?echo ([a-z-]+)$", SCRIPT.read_text(), re.MULTILINE))
+"""Programs that are looked for, and the packages that bring them."""
 
 
 @pytest.fixture
@@ -35,6 +38,10 @@ def _run(machine: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={"PATH": str(machine)}, timeout=30, check=False)
 
 
+def test_the_servers_that_tests_start_are_looked_for() -> None:
+    assert {"initdb": "postgresql", "redis-server": "redis-server", "nginx": "nginx"}.items() <= NEEDED.items()
+
+
 def test_where_it_may_not_install_it_says_what_to_install(machine: Path) -> None:
     _program(machine, "apt-get", "exit 1")
     _program(machine, "sudo", "exit 1")
@@ -42,7 +49,7 @@ def test_where_it_may_not_install_it_says_what_to_install(machine: Path) -> None
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("packages: neither root nor sudo without a password. As root: apt-get install")
-    assert line.rstrip().endswith("--no-install-recommends postgresql redis-server nginx")
+    assert line.rstrip().endswith(f"--no-install-recommends {' '.join(NEEDED.values())}")
 
 
 def test_where_there_is_no_apt_it_names_what_is_missing(machine: Path) -> None:
@@ -50,11 +57,12 @@ def test_where_there_is_no_apt_it_names_what_is_missing(machine: Path) -> None:
     done = _run(machine)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert "install these, then run again: postgresql redis-server (this system has no apt-get)" in line
+    missing = " ".join(package for program, package in NEEDED.items() if program != "nginx")
+    assert f"install these, then run again: {missing} (this system has no apt-get)" in line
 
 
 def test_where_nothing_is_missing_it_does_nothing(machine: Path) -> None:
-    for name in ("initdb", "redis-server", "nginx"):
+    for name in NEEDED:
         _program(machine, name, "exit 0")
     done = _run(machine)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
