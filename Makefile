@@ -11,7 +11,7 @@ OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
 .PHONY: help run clean-run smoke lint type unit storage module module-oldest e2e test bench-overhead lock matrix \
-	docs-check clean venv venv-demo venv-oldest
+	docs docs-check clean venv venv-demo venv-oldest
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ matrix: ## unit and module tests on the oldest Synapse, for each of PYTHONS
 
 lock: ## write requirements/*.txt anew from setup.cfg, keeping pins; UPGRADE=--upgrade takes the newest
 	@scripts/lock $(UPGRADE)
+
+docs: venv ## write the reference pages of docs/ anew from the code
+	$(BIN)/python -m scripts.write_docs
 
 docs-check: venv ## every link and every `make` target named in a document exists
 	$(BIN)/python scripts/check_docs.py
