@@ -276,7 +276,6 @@ def _run_routes(service: RetentionService) -> list[Route]:
             "Begin to delete what is due, in the background; only the process with Synapse's background tasks can",
             start,
             RunAnswer,
-            status=202,
         ),
         Route("GET", "/retention/runs/{run_id}", reading, "See how far a run is, or what it did", look, RunAnswer),
     ]
@@ -316,7 +315,6 @@ def _hold_routes(service: RetentionService) -> list[Route]:
             create,
             HoldEntry,
             body=HoldBody,
-            status=201,
         ),
         Route("GET", "/holds/{hold_id}", reading, "Read one legal hold", read, HoldEntry),
         Route(
