@@ -14,6 +14,7 @@ from synapse.logging.context import current_context
 from synapse.storage.engines import PostgresEngine
 
 from synapse_modules.core.errors import InvalidInput
+from synapse_modules.core.ports import BACKFILL
 from synapse_modules.homeserver import history
 from synapse_modules.storage.database import DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
@@ -123,17 +124,23 @@ def current_client() -> Client | None:
     return Client(request.ip_address, request.user_agent, request.requester, request.authenticated_entity)
 
 
-# ModuleApi._store._stream_id_gen, a MultiWriterIdGenerator with get_positions and get_current_token_for_writer;
-# ModuleApi._hs.config.worker.writers.events. Checked: 1.151.0, 1.163.2.
+# ModuleApi._store._stream_id_gen and ._backfill_id_gen, each a MultiWriterIdGenerator with get_positions and
+# get_current_token_for_writer; ModuleApi._hs.config.worker.writers.events. Checked: 1.151.0, 1.163.2.
 def event_positions(api: ModuleApi) -> dict[str, int]:
     """For each writer of events, the stream ordering up to which all its events are committed.
 
     An event with ``instance_name`` w and a ``stream_ordering`` of at most ``event_positions(api)[w]`` that is not in
     the table now will never be, except after a crash: see the audit follower. Writers are ``master`` or workers' names.
+    History that is fetched from other servers has stream orderings of its own, which are negative and descend; each
+    writer's position in that stream has the name :data:`~synapse_modules.core.ports.BACKFILL` + w.
     """
-    generator = api._store._stream_id_gen
-    writers = {*generator.get_positions(), *api._hs.config.worker.writers.events}
-    return {writer: generator.get_current_token_for_writer(writer) for writer in sorted(writers)}
+    configured = api._hs.config.worker.writers.events
+    live, imported = api._store._stream_id_gen, api._store._backfill_id_gen
+    return {
+        prefix + writer: generator.get_current_token_for_writer(writer)
+        for prefix, generator in (("", live), (BACKFILL, imported))
+        for writer in sorted({*generator.get_positions(), *configured})
+    }
 
 
 # ModuleApi._store.find_first_stream_ordering_after_ts. Checked: 1.151.0, 1.163.2.

@@ -1,0 +1,155 @@
+"""Synapse's own tables as the audit log reads them: the statements of the events lane on the homeserver's database.
+
+Reads only. Tables events, event_json, event_relations, redactions, ex_outlier_stream, as of the schemas that
+``homeserver/internals.py`` names. A process without a name in ``instance_name`` is the main process, ``master``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from synapse_modules.audit.room_events import READ_TYPES, EventRow, read_object
+from synapse_modules.core.ports import BACKFILL
+from synapse_modules.storage.statements import StatementHome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from synapse_modules.audit.event_cursor import Gap, Span
+    from synapse_modules.core.ports import Transaction
+
+__all__ = ["contents", "event_ids", "events_of_gap", "events_of_lane", "transaction_numbers"]
+
+_IDS_PER_STATEMENT = 100
+_TYPES = ", ".join(f"'{name}'" for name in READ_TYPES)
+
+_SQL = StatementHome("audit.event_source", database="homeserver")
+
+
+def _found(order: str, after: str, upto: str, whose: str) -> str:
+    """Where events are found: at their own id, and at the id at which they ceased to be outliers."""
+    return f"""
+    SELECT stream_ordering AS position, event_id FROM events
+    WHERE stream_ordering {after} ? AND stream_ordering {upto} ? {whose.format("instance_name")}
+    UNION ALL
+    SELECT x.event_stream_ordering AS position, x.event_id
+    FROM ex_outlier_stream AS x JOIN events AS e ON e.event_id = x.event_id
+    WHERE x.event_stream_ordering {after} ? AND x.event_stream_ordering {upto} ? {whose.format("x.instance_name")}
+    ORDER BY position {order} LIMIT ?
+    """
+
+
+def _rows(order: str, after: str, upto: str, whose: str = "") -> str:
+    return f"""
+    SELECT found.position, e.event_id, e.type, e.room_id, e.sender, e.state_key, e.received_ts, e.origin_server_ts,
+        e.outlier, CASE WHEN e.rejection_reason IS NULL THEN 0 ELSE 1 END, j.internal_metadata,
+        CASE
+            WHEN e.state_key IS NOT NULL AND e.type IN ({_TYPES}) THEN j.json
+            WHEN e.state_key IS NULL AND EXISTS (SELECT 1 FROM redactions AS d WHERE d.redacts = e.event_id) THEN j.json
+        END,
+        SUBSTR(r.relation_type, 1, 256), SUBSTR(r.relates_to_id, 1, 256),
+        CASE
+            WHEN e.type = 'm.room.redaction'
+            THEN (SELECT SUBSTR(d.redacts, 1, 256) FROM redactions AS d WHERE d.event_id = e.event_id)
+        END,
+        CASE
+            WHEN e.type = 'm.room.redaction'
+            THEN (
+                SELECT o.sender FROM redactions AS d JOIN events AS o ON o.event_id = d.redacts
+                WHERE d.event_id = e.event_id AND o.room_id = e.room_id
+            )
+        END
+    FROM ({_found(order, after, upto, whose)}) AS found
+    JOIN events AS e ON e.event_id = found.event_id
+    LEFT JOIN event_json AS j ON j.event_id = e.event_id
+    LEFT JOIN event_relations AS r ON r.event_id = e.event_id
+    ORDER BY found.position {order}
+    """
+
+
+def _ids(order: str, after: str, upto: str) -> str:
+    return f"""
+    SELECT stream_ordering AS position FROM events WHERE stream_ordering {after} ? AND stream_ordering {upto} ?
+    UNION ALL
+    SELECT event_stream_ordering AS position FROM ex_outlier_stream
+    WHERE event_stream_ordering {after} ? AND event_stream_ordering {upto} ?
+    ORDER BY position {order} LIMIT ?
+    """
+
+
+_OF_WRITER = "AND COALESCE({}, 'master') = ?"
+_FORWARDS, _BACKWARDS = ("ASC", ">", "<="), ("DESC", "<", ">=")
+
+_OF_LANE = {
+    False: _SQL.add("a writer's live events", _rows(*_FORWARDS, _OF_WRITER)),
+    True: _SQL.add("a writer's imported events", _rows(*_BACKWARDS, _OF_WRITER)),
+}
+_OF_STREAM = {
+    False: _SQL.add("live events", _rows(*_FORWARDS)),
+    True: _SQL.add("imported events", _rows(*_BACKWARDS)),
+}
+_IDS = {
+    False: _SQL.add("ids of live events", _ids(*_FORWARDS)),
+    True: _SQL.add("ids of imported events", _ids(*_BACKWARDS)),
+}
+_CONTENTS = _SQL.add("events as they were sent", "SELECT event_id, json FROM event_json WHERE event_id IN (?)")
+_TRANSACTIONS = _SQL.add(
+    "the lowest number of an open transaction, and the next number",
+    "SELECT 0, 0",
+    postgres="""
+    SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint),
+        CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
+    """,
+)
+
+
+def events_of_lane(transaction: Transaction, span: Span, limit: int) -> list[EventRow]:
+    """The events of ``span``, in order, at most ``limit``."""
+    begin, end = _signed(span.lane.stream, span.after, span.upto)
+    writer = span.lane.writer
+    transaction.execute(
+        _OF_LANE[span.lane.backwards].text(transaction.dialect), (begin, end, writer, begin, end, writer, limit)
+    )
+    return [EventRow(*row) for row in transaction.fetchall()]
+
+
+def events_of_gap(transaction: Transaction, gap: Gap, limit: int) -> list[EventRow]:
+    """The events that are there in ``gap``, in order, at most ``limit``."""
+    begin, end = _signed(gap.stream, gap.first - 1, gap.last)
+    statement = _OF_STREAM[gap.stream == BACKFILL].text(transaction.dialect)
+    transaction.execute(statement, (begin, end, begin, end, limit))
+    return [EventRow(*row) for row in transaction.fetchall()]
+
+
+def event_ids(transaction: Transaction, span: Span, limit: int) -> list[int]:
+    """The ids in ``span`` that any writer has stored, without their sign, in order, at most ``limit``."""
+    begin, end = _signed(span.lane.stream, span.after, span.upto)
+    transaction.execute(_IDS[span.lane.backwards].text(transaction.dialect), (begin, end, begin, end, limit))
+    return [abs(position) for (position,) in transaction.fetchall()]
+
+
+def contents(transaction: Transaction, wanted: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The contents of those of the ``wanted`` events that are stored."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for start in range(0, len(wanted), _IDS_PER_STATEMENT):
+        page = wanted[start : start + _IDS_PER_STATEMENT]
+        statement = _CONTENTS.text(transaction.dialect).replace("?", ", ".join("?" * len(page)))
+        transaction.execute(statement, page)
+        found.update((event_id, _content(text)) for event_id, text in transaction.fetchall())
+    return found
+
+
+def transaction_numbers(transaction: Transaction) -> tuple[int, int]:
+    """PostgreSQL's lowest number of a transaction that has not ended, and the number of the next one."""
+    transaction.execute(_TRANSACTIONS.text(transaction.dialect))
+    (numbers,) = transaction.fetchall()
+    return int(numbers[0]), int(numbers[1])
+
+
+def _signed(stream: str, after: int, upto: int) -> tuple[int, int]:
+    return (-after, -upto) if stream == BACKFILL else (after, upto)
+
+
+def _content(text: str) -> Mapping[str, Any]:
+    content = read_object(text).get("content")
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,209 @@
+"""The events lane: room events are read from Synapse's own events table, so that a killed process loses nothing.
+
+A cycle reads what is new up to the positions that Synapse reports, makes records of it, and inserts them into the log
+in the transaction that moves the cursor. Killed anywhere, the next start goes on where the log says; of two followers
+one loses the compare-and-swap of the cursor and does nothing. Every record has the event's id as its key.
+
+The first cycle ever begins at the present positions and says so in a record; the history before is not imported. What
+the cursors are, and what becomes of ids that come late: :mod:`synapse_modules.audit.event_cursor`. What is recorded of
+an event: :mod:`synapse_modules.audit.room_events`.
+
+Nothing can be recorded of an event that was deleted from Synapse's tables before it was read here: whoever deletes
+events waits for :meth:`Follower.caught_up` first, as far as it is in our hands.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from synapse_modules.audit import event_source, store
+from synapse_modules.audit.event_cursor import Cursors, Gap, Span, bounded, holes
+from synapse_modules.audit.room_events import audit_events, read_event
+from synapse_modules.core.actions import Action
+from synapse_modules.core.ports import AuditEvent
+from synapse_modules.storage.dialect import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from synapse_modules.audit.record import Record, Recorder
+    from synapse_modules.audit.room_events import EventRow
+    from synapse_modules.core.clock import Clock
+    from synapse_modules.core.ports import Transaction
+    from synapse_modules.storage.database import Database
+
+__all__ = ["EVENTS_STREAM", "EVENTS_WRITER", "Follower"]
+
+logger = logging.getLogger(__name__)
+
+EVENTS_STREAM = "events"
+EVENTS_WRITER = "events"
+
+_PAGE = 500
+_IDS = 10_000
+_STRETCHES = 100
+
+
+class _Found(NamedTuple):
+    """What a cycle found: what to record, and where the cursors are when it is."""
+
+    events: list[AuditEvent]
+    cursors: Cursors
+
+
+class Follower:
+    """Copies room events into the audit log.
+
+    Args:
+        homeserver_database: Synapse's database. log: the audit log's.
+        recorder: makes the records. clock: says when following began.
+    """
+
+    def __init__(self, homeserver_database: Database, log: Database, recorder: Recorder, clock: Clock) -> None:
+        self._homeserver = homeserver_database
+        self._log = log
+        self._recorder = recorder
+        self._clock = clock
+
+    def run_cycle(self, positions: Mapping[str, int]) -> int:
+        """Copy events up to ``positions``, at most about 500 of each writer; returns how many records it made.
+
+        Nothing left to do is :meth:`caught_up`; a cycle may move a cursor without making a record.
+
+        Args:
+            positions: by writer, the id up to which all its events are committed.
+        """
+        generation, cursors = self._cursors()
+        if cursors is None:
+            return self._begin(generation, positions)
+        present = cursors.moved_to(positions)
+        if backwards := present.fallen_behind(cursors):
+            logger.info("Synapse's position is behind what was followed; read again: %s", ", ".join(backwards))
+        if present == cursors and not cursors.gaps and not cursors.behind(positions):
+            return 0
+        found = self._homeserver.run(lambda transaction: self._read(transaction, present, positions), read_only=True)
+        if found.cursors == cursors and not found.events:
+            return 0
+        return self._advance(generation, found.cursors, self._records(found.events))
+
+    def caught_up(self, positions: Mapping[str, int]) -> bool:
+        """Whether everything up to ``positions`` is in the log, late ids that are there by now included."""
+        _, cursors = self._cursors()
+        if cursors is None:
+            return False
+        present = cursors.moved_to(positions)
+        if present.behind(positions) or any(gap.coarse for gap in present.gaps):
+            return False
+        return not self._homeserver.run(lambda transaction: _anything_late(transaction, present.gaps), read_only=True)
+
+    # ------------------------------------------------------------------ the log
+
+    def _cursors(self) -> tuple[int, Cursors | None]:
+        generation, text = self._log.run(lambda transaction: store.cursor(transaction, EVENTS_STREAM), read_only=True)
+        return generation, None if text is None else Cursors.parse(text)
+
+    def _begin(self, generation: int, positions: Mapping[str, int]) -> int:
+        begun = AuditEvent(
+            Action.AUDIT_START,
+            details={"writer": EVENTS_WRITER, "positions": [[name, positions[name]] for name in sorted(positions)]},
+        )
+        return self._advance(generation, Cursors.starting_at(positions), self._records([begun]))
+
+    def _records(self, events: Iterable[AuditEvent]) -> list[Record]:
+        now_ms = self._clock.now_ms()
+        return [self._recorder.record(event, now_ms) for event in events]
+
+    def _advance(self, generation: int, cursors: Cursors, records: Sequence[Record]) -> int:
+        """Move the cursor and insert ``records``, or neither; 0 when another follower has moved it."""
+
+        def work(transaction: Transaction) -> int:
+            store.advance_cursor(transaction, EVENTS_STREAM, generation, cursors.text())
+            return _insert(transaction, records)
+
+        try:
+            return self._log.run(work)
+        except Exception as error:
+            if not store.is_conflict(error):
+                raise
+            logger.info("another process follows the events too: %s", error)
+            return 0
+
+    # ------------------------------------------------------------------ Synapse's tables
+
+    def _read(self, transaction: Transaction, cursors: Cursors, positions: Mapping[str, int]) -> _Found:
+        open_from, next_number = event_source.transaction_numbers(transaction)
+        rows, gaps = _look_for_late_ones(transaction, cursors.gaps, open_from, next_number)
+        reached = dict(cursors.reached)
+        for span in cursors.behind(positions):
+            more, reached[span.lane.name], missing = _read_lane(transaction, span)
+            rows += more
+            gaps += [Gap(span.lane.stream, first, last, next_number) for first, last in missing]
+        return _Found(self._events(transaction, rows), Cursors(cursors.begin, reached, bounded(gaps)))
+
+    def _events(self, transaction: Transaction, rows: list[EventRow]) -> list[AuditEvent]:
+        rows.sort(key=lambda row: (row.position < 0, abs(row.position)))
+        events = [event for event in map(read_event, rows) if event is not None]
+        former = event_source.contents(transaction, [event.replaces for event in events if event.replaces is not None])
+        server = self._recorder.server
+        return [made for event in events for made in audit_events(event, former.get(event.replaces or ""), server)]
+
+
+def _insert(transaction: Transaction, records: Sequence[Record]) -> int:
+    """Insert those of ``records`` whose keys are new; returns how many."""
+    known = store.known_keys_among(transaction, [record.key for record in records if record.key is not None])
+    fresh = {record.key: record for record in reversed(records) if record.key not in known}
+    first = store.next_wseq(transaction, EVENTS_WRITER)
+    store.insert_records(transaction, EVENTS_WRITER, first, list(reversed(fresh.values())))
+    return len(fresh)
+
+
+def _read_lane(transaction: Transaction, span: Span) -> tuple[list[EventRow], int, list[tuple[int, int]]]:
+    """Some events of ``span``, the id up to which it was looked at, and the ranges of ids that nobody had stored."""
+    rows: list[EventRow] = []
+    if transaction.dialect == Dialect.SQLITE:
+        # One process, whose transactions end with it: nothing can be late.
+        rows = event_source.events_of_lane(transaction, span, _PAGE)
+        return rows, _end(rows, span.upto), []
+    missing: list[tuple[int, int]] = []
+    for _ in range(_STRETCHES):
+        ids = event_source.event_ids(transaction, span, _IDS)
+        stretch = span._replace(upto=ids[-1] if len(ids) == _IDS else span.upto)
+        rows = event_source.events_of_lane(transaction, stretch, _PAGE)
+        end = _end(rows, stretch.upto)
+        missing += holes(span.after, end, (number for number in ids if number <= end))
+        span = span._replace(after=end)
+        if rows or end == span.upto:
+            break
+    return rows, span.after, missing
+
+
+def _end(rows: Sequence[EventRow], upto: int) -> int:
+    """How far ``rows`` reach, read with a limit and up to ``upto``."""
+    return abs(rows[-1].position) if len(rows) == _PAGE else upto
+
+
+def _look_for_late_ones(
+    transaction: Transaction, gaps: Sequence[Gap], open_from: int, next_number: int
+) -> tuple[list[EventRow], list[Gap]]:
+    """What of ``gaps`` is there by now, and what is still to be looked for."""
+    rows: list[EventRow] = []
+    left: list[Gap] = []
+    for gap in gaps:
+        # A horizon that was never reached is that of another database, whose transactions do not matter here.
+        ended = gap.horizon <= open_from or gap.horizon > next_number
+        if gap.coarse and not ended:
+            left.append(gap)
+            continue
+        found = event_source.events_of_gap(transaction, gap, _PAGE)
+        rows += found
+        if len(found) == _PAGE:
+            left.append(gap._replace(first=_end(found, gap.last) + 1))
+        elif not ended:
+            pieces = holes(gap.first - 1, gap.last, (abs(row.position) for row in found))
+            left += [gap._replace(first=first, last=last) for first, last in pieces]
+    return rows, left
+
+
+def _anything_late(transaction: Transaction, gaps: Sequence[Gap]) -> bool:
+    return any(event_source.events_of_gap(transaction, gap, 1) for gap in gaps)
