@@ -64,6 +64,9 @@ class KnownKeys:
     def __len__(self) -> int:
         return len(self._by_origin)
 
+    def __contains__(self, key: VerifierKey) -> bool:
+        return self._by_origin.get(key.name) == key
+
     def key_of(self, origin: str, shown: Iterable[str] = ()) -> VerifierKey:
         """The key of the log ``origin``.
 

@@ -124,12 +124,14 @@ class Client:
         """Replace what stands at ``path`` below the governance API."""
         return self.matrix("PUT", _GOVERNANCE + path, body=_given(body))
 
-    def pages(self, path: str, name: str, *, limit: int | None, **query: str | int | None) -> Iterator[dict[str, Any]]:
-        """The entries of the list ``name`` at ``path``, page after page, at most ``limit``."""
+    def pages(
+        self, path: str, name: str, *, limit: int | None, page: int = _PAGE, **query: str | int | None
+    ) -> Iterator[dict[str, Any]]:
+        """The entries of the list ``name`` at ``path``, ``page`` of them at a time, at most ``limit``."""
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
+            size = page if left is None else min(page, left)
             answer = self.get(path, **query, cursor=cursor, limit=size)
             yield from answer[name]
             left = None if left is None else left - len(answer[name])
