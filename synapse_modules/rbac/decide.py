@@ -7,11 +7,9 @@ through. The answer is then remembered together with the span of time in which i
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse_modules.core.permissions import Permission
 from synapse_modules.core.ports import Decision
 from synapse_modules.core.room_classes import RoomClassifier
 from synapse_modules.rbac import messages
@@ -25,14 +23,29 @@ from synapse_modules.rbac.model import (
     Role,
     SubjectKind,
     class_scope,
-    people_scope,
     room_scope,
+)
+from synapse_modules.rbac.tables import (
+    BITS,
+    CLASS_PREFIX,
+    PEOPLE_PREFIX,
+    Effect,
+    class_permissions,
+    groups_within,
+    memberships,
+    people_scopes_of,
+    role_bits,
+    rows_by_subject,
+    unfolded,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-__all__ = ["ANYBODY", "DEFAULT_RULE", "Effect", "Snapshot", "Verdict", "compile_policy", "decide", "judge", "origin"]
+    from synapse_modules.core.permissions import Permission
+    from synapse_modules.rbac.tables import Row
+
+__all__ = ["ANYBODY", "DEFAULT_RULE", "Snapshot", "Verdict", "compile_policy", "decide", "judge", "origin"]
 
 DEFAULT_RULE = "default"
 """The rule of a denial because nothing allows."""
@@ -40,31 +53,9 @@ DEFAULT_RULE = "default"
 ANYBODY = "@"
 """Stands for a local user whom the policy does not name; never the id of a real one."""
 
-_BITS = {permission: 1 << position for position, permission in enumerate(Permission)}
-_CLASS = class_scope("")
-_PEOPLE = people_scope("")
 _NOTHING: dict[str, Effect] = {}
 _ALWAYS = (-(2**63), 2**63)
 _REMEMBERED_VERDICTS = 100_000
-
-_Row = tuple[int, str, str, int | None, int | None, str, str]
-"""A binding without its subject, its fields in the same order. A bare tuple of plain values, because Python's garbage
-collector leaves those alone, even a million of them.
-"""
-
-
-class Effect(NamedTuple):
-    """What one subject's bindings at one scope give from ``since`` until just before ``until`` (milliseconds).
-
-    ``allow`` and ``deny`` are bits; ``rows`` are in force, out of ``all_rows``.
-    """
-
-    since: int
-    until: int
-    allow: int
-    deny: int
-    rows: tuple[_Row, ...]
-    all_rows: tuple[_Row, ...]
 
 
 class Verdict(NamedTuple):
@@ -111,7 +102,7 @@ class Snapshot:
     _memberships: Mapping[str, tuple[str, ...]]
     _within: Mapping[str, Mapping[str, None]]
     _towards: Mapping[str, tuple[str, ...]]
-    _rows: Mapping[SubjectKind, Mapping[str, tuple[_Row, ...]]]
+    _rows: Mapping[SubjectKind, Mapping[str, tuple[Row, ...]]]
     _group_effects: Mapping[str, dict[str, Effect]]  # by scope; at wide scopes with those of containing groups
 
     def groups_of(self, user: str) -> Mapping[str, None]:
@@ -150,7 +141,7 @@ class Snapshot:
 
     def role_gives(self, role: str, permission: Permission, *, allow: bool) -> bool:
         """Whether ``role``, with what it inherits, allows (or else denies) ``permission``."""
-        return bool(self._bits[role][0 if allow else 1] & _BITS[permission])
+        return bool(self._bits[role][0 if allow else 1] & BITS[permission])
 
     def effects(self, request: AccessRequest, now_ms: int) -> list[Effect]:
         """What the person's own bindings and those of their groups give at the scopes that cover ``request``."""
@@ -164,22 +155,22 @@ class Snapshot:
     def capabilities(self, user: str, scope: str, now_ms: int) -> frozenset[Permission]:
         """What ``user`` may do where ``scope`` and nothing narrower covers it: there, or to a member of that group."""
         allow, deny = self._bits_at(user, (SERVER, scope), now_ms)
-        return frozenset(permission for permission, bit in _BITS.items() if allow & ~deny & bit)
+        return frozenset(permission for permission, bit in BITS.items() if allow & ~deny & bit)
 
     def says(self, user: str, permission: Permission, scopes: Iterable[str], now_ms: int) -> tuple[bool, bool]:
         """Whether what ``user`` holds allows, and whether it denies, ``permission`` where ``scopes`` all cover it."""
         allow, deny = self._bits_at(user, scopes, now_ms)
-        bit = _BITS[permission]
+        bit = BITS[permission]
         return bool(allow & bit), bool(deny & bit)
 
     def _bits_at(self, user: str, scopes: Iterable[str], now_ms: int) -> tuple[int, int]:
         wide: list[str] = []
         narrow: list[str] = []
         for scope in dict.fromkeys(scopes):
-            if scope.startswith(_PEOPLE):
-                narrow += self._towards.get(scope.removeprefix(_PEOPLE), ())
+            if scope.startswith(PEOPLE_PREFIX):
+                narrow += self._towards.get(scope.removeprefix(PEOPLE_PREFIX), ())
             else:
-                (wide if scope == SERVER or scope.startswith(_CLASS) else narrow).append(scope)
+                (wide if scope == SERVER or scope.startswith(CLASS_PREFIX) else narrow).append(scope)
         allow = deny = 0
         for effect in self._effects_at(user, wide, narrow, now_ms):
             allow |= effect.allow
@@ -214,7 +205,7 @@ class Snapshot:
         effect = by_group[group] = self._fold(by_group[group].all_rows, now_ms)
         return effect
 
-    def _fold(self, rows: tuple[_Row, ...], now_ms: int) -> Effect:
+    def _fold(self, rows: tuple[Row, ...], now_ms: int) -> Effect:
         """What ``rows`` give at ``now_ms``, and how long before and after they give the same."""
         since, until = _ALWAYS
         allow = deny = 0
@@ -240,23 +231,23 @@ class Snapshot:
 
 def compile_policy(policy: Policy, *, server_name: str, version: int = 0) -> Snapshot:
     """Compile ``policy`` for the homeserver called ``server_name``."""
-    bits = _role_bits(policy.roles)
-    rows = _rows(policy.bindings)
-    within = _within(policy)
+    bits = role_bits(policy.roles)
+    rows = rows_by_subject(policy.bindings)
+    within = groups_within(policy)
     return Snapshot(
         version=version,
         roles=policy.roles,
         groups=policy.groups,
         classifier=RoomClassifier(policy.room_classes),
-        class_permissions=_class_permissions(policy.bindings, bits),
+        class_permissions=class_permissions(policy.bindings, bits),
         verdicts={},
         _local_suffix=f":{server_name}",
         _bits=bits,
-        _memberships=_memberships(policy),
+        _memberships=memberships(policy),
         _within=within,
-        _towards=_towards(policy.bindings, within),
+        _towards=people_scopes_of(policy.bindings, within),
         _rows=rows,
-        _group_effects=_unfolded(rows[SubjectKind.GROUP], within),
+        _group_effects=unfolded(rows[SubjectKind.GROUP], within),
     )
 
 
@@ -296,7 +287,7 @@ def origin(roles: Mapping[str, Role], name: str, permission: Permission, *, allo
 
 
 def _judge(snapshot: Snapshot, request: AccessRequest, now_ms: int) -> Verdict:
-    bit = _BITS[request.permission]
+    bit = BITS[request.permission]
     since, until = _ALWAYS
     allowing = denying = None
     for effect in snapshot.effects(request, now_ms):
@@ -323,94 +314,3 @@ def _explained(
     rule = f"role:{role} {verb} {permission.value} (binding {number}{via}, scope {scope})"
     reason = (messages.granted if allow else messages.refused)(permission, role, here=scope != SERVER)
     return Verdict(Decision(allowed=allow, rule=rule, reason=reason), permission, role, number, scope, since, until)
-
-
-def _role_bits(roles: Mapping[str, Role]) -> dict[str, tuple[int, int]]:
-    """What each role allows and denies, inherited permissions included."""
-    own = {name: (_bits_of(role.allow), _bits_of(role.deny)) for name, role in roles.items()}
-    parents = {name: role.inherits for name, role in roles.items()}
-    closed: dict[str, tuple[int, int]] = {}
-    for name in roles:
-        allow = deny = 0
-        for each in _closure(name, parents):
-            allow |= own[each][0]
-            deny |= own[each][1]
-        closed[name] = (allow, deny)
-    return closed
-
-
-def _bits_of(permissions: Iterable[Permission]) -> int:
-    return sum(_BITS[permission] for permission in permissions)
-
-
-def _rows(bindings: Iterable[Binding]) -> dict[SubjectKind, dict[str, tuple[_Row, ...]]]:
-    found: dict[SubjectKind, dict[str, list[_Row]]] = {kind: defaultdict(list) for kind in SubjectKind}
-    for number, role, kind, subject, scope, not_before, expires, justification, case_id in bindings:
-        found[kind][subject].append((number, role, scope, not_before, expires, justification, case_id))
-    return {kind: {subject: tuple(rows) for subject, rows in by_subject.items()} for kind, by_subject in found.items()}
-
-
-def _unfolded(
-    by_group: Mapping[str, tuple[_Row, ...]], within: Mapping[str, Mapping[str, None]]
-) -> dict[str, dict[str, Effect]]:
-    """By scope, then by group: effects that hold at no time yet, to be folded when they are first looked at.
-
-    The wide scopes ``server`` and ``class:`` hold for many requests: there a group has the rows of every group that
-    contains it too, so that a decision need not walk up. At a room or towards people few groups have anything.
-    """
-    found: dict[str, dict[str, list[_Row]]] = defaultdict(lambda: defaultdict(list))
-    for group, containing in within.items():
-        for giver in containing:
-            for row in by_group.get(giver, ()):
-                if giver == group or row[2] == SERVER or row[2].startswith(_CLASS):
-                    found[row[2]][group].append(row)
-    return {
-        scope: {group: Effect(0, 0, 0, 0, (), tuple(rows)) for group, rows in groups.items()}
-        for scope, groups in found.items()
-    }
-
-
-def _memberships(policy: Policy) -> dict[str, tuple[str, ...]]:
-    """The groups that list each user."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for group in policy.groups.values():
-        for member in group.members:
-            found[member].append(group.name)
-    return {user: tuple(sorted(groups)) for user, groups in found.items()}
-
-
-def _within(policy: Policy) -> dict[str, dict[str, None]]:
-    """Each group with every group that contains it, as ordered sets."""
-    parents: dict[str, list[str]] = {name: [] for name in (EVERYONE, *policy.groups)}
-    for group in policy.groups.values():
-        for inner in sorted(group.groups):
-            parents[inner].append(group.name)
-    return {name: dict.fromkeys(_closure(name, parents)) for name in parents}
-
-
-def _towards(bindings: Iterable[Binding], within: Mapping[str, Mapping[str, None]]) -> dict[str, tuple[str, ...]]:
-    """Each group with the ``users:`` scopes that any binding has and that cover its members."""
-    used = {binding.scope for binding in bindings if binding.scope.startswith(_PEOPLE)}
-    return {
-        group: tuple(scope for scope in map(people_scope, containing) if scope in used)
-        for group, containing in within.items()
-    }
-
-
-def _closure(start: str, edges: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """``start`` and all that can be reached from it, the nearest first."""
-    found = [start]
-    seen = {start}
-    for each in found:
-        new = [following for following in dict.fromkeys(edges[each]) if following not in seen]
-        found.extend(new)
-        seen.update(new)
-    return tuple(found)
-
-
-def _class_permissions(bindings: Iterable[Binding], bits: Mapping[str, tuple[int, int]]) -> frozenset[Permission]:
-    mentioned = 0
-    for binding in bindings:
-        if binding.scope.startswith(_CLASS):
-            mentioned |= bits[binding.role][0] | bits[binding.role][1]
-    return frozenset(permission for permission, bit in _BITS.items() if mentioned & bit)
