@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from synapse.module_api import run_in_background
 from twisted.python.threadpool import ThreadPool
 
 from synapse_modules.homeserver import internals
-from synapse_modules.storage.database import Database, plain_row
+from synapse_modules.storage.database import Database, bindable_row, plain_row
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -77,6 +78,12 @@ class Homeserver:
         """Run ``function`` in one of Synapse's threads: for what would keep the reactor busy for long."""
         return await self.api.defer_to_thread(function)
 
+    def before_shutdown(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Await ``function()`` when this process is asked to stop, while the reactor still runs. It must soon end."""
+        from twisted.internet import reactor  # noqa: PLC0415  importing it installs it: only ever inside Synapse
+
+        cast("Any", reactor).addSystemEventTrigger("before", "shutdown", run_in_background, function)
+
     def threads(self, name: str, count: int) -> ThreadPool:
         """A started pool of threads that ends with the reactor."""
         from twisted.internet import reactor  # noqa: PLC0415  importing it installs it: only ever inside Synapse
@@ -85,6 +92,10 @@ class Homeserver:
         pool.start()
         cast("Any", reactor).addSystemEventTrigger("during", "shutdown", pool.stop)
         return pool
+
+    async def in_pool(self, pool: ThreadPool, function: Callable[[], _Result]) -> _Result:
+        """Run ``function`` in one of the threads of a pool of our own."""
+        return await self.api.defer_to_threadpool(pool, function)
 
     def threaded(self, database: Database, pool: ThreadPool, *, read_only: bool = False) -> ThreadedDatabase:
         """An own database, run off the reactor thread; ``read_only`` for what writes nothing."""
@@ -164,11 +175,11 @@ class SynapseTransaction:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement with bound parameters."""
-        self._transaction.execute(sql, parameters)
+        self._transaction.execute(sql, bindable_row(parameters))
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each row, in pages."""
-        self._transaction.execute_batch(sql, rows)
+        self._transaction.execute_batch(sql, [bindable_row(row) for row in rows])
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """The next row, bytes as ``bytes``."""

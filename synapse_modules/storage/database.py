@@ -148,7 +148,7 @@ class CursorTransaction:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement with bound parameters."""
         if parameters:
-            self._cursor.execute(self._text(sql), parameters)
+            self._cursor.execute(self._text(sql), bindable_row(parameters))
         else:
             self._cursor.execute(sql)  # without parameters psycopg2 leaves % alone, and a script may hold any character
 
@@ -159,7 +159,7 @@ class CursorTransaction:
             return
         from psycopg2.extras import execute_batch  # noqa: PLC0415  a base install has no PostgreSQL driver
 
-        execute_batch(self._cursor, self._text(sql), rows)
+        execute_batch(self._cursor, self._text(sql), [bindable_row(row) for row in rows])
 
     def fetchone(self) -> tuple[Any, ...] | None:
         """The next row, bytes as ``bytes``."""
@@ -172,6 +172,11 @@ class CursorTransaction:
 
     def _text(self, sql: str) -> str:
         return sql if self._dialect is Dialect.SQLITE else sql.replace("%", "%%").replace("?", "%s")
+
+
+def bindable_row(row: Sequence[Any]) -> list[Any]:
+    """The row with ``bytes`` as ``memoryview``: inside Synapse psycopg2 refuses ``bytes``, for the whole process."""
+    return [memoryview(value) if isinstance(value, bytes) else value for value in row]
 
 
 def plain_row(row: Sequence[Any]) -> tuple[Any, ...]:
