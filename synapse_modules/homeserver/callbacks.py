@@ -121,9 +121,9 @@ class Guard(Protocol):
     async def may_create_room(self, user_id: str, config: Mapping[str, Any], server_admin: bool) -> Refusal | None:
         """Asked for a new room and for the new room of an upgrade. For a server administrator too."""
 
-    async def may_invite(self, inviter: str, invitee: str, room_id: str) -> Refusal | None:
-        """Asked for local invitations and those that arrive over federation. Synapse does not ask for server
-        administrators.
+    async def may_invite(self, inviter: str, invitee: str | None, room_id: str) -> Refusal | None:
+        """Asked for local invitations and those that arrive over federation; ``invitee`` is None for somebody known
+        by an e-mail address or a telephone number alone. Synapse does not ask for server administrators.
         """
 
     async def may_join(self, user_id: str, room_id: str, invited: bool) -> Refusal | None:
@@ -179,7 +179,9 @@ class CallbackHub:
                 api.register_spam_checker_callbacks(user_may_create_room=self._on_user_may_create_room)
             case Seam.INVITE:
                 # For invitations over federation Synapse asks this one too, after federated_user_may_invite.
-                api.register_spam_checker_callbacks(user_may_invite=self._on_invite)
+                api.register_spam_checker_callbacks(
+                    user_may_invite=self._on_invite, user_may_send_3pid_invite=self._on_invite_by_address
+                )
             case Seam.JOIN:
                 api.register_spam_checker_callbacks(user_may_join_room=self._on_join)
             case Seam.SEND:
@@ -214,7 +216,11 @@ class CallbackHub:
         frozen = MappingProxyType(config)
         return await self._ask(Seam.ROOM_CREATE, lambda guard: guard.may_create_room(user_id, frozen, server_admin))
 
-    async def _on_invite(self, inviter: str, invitee: str, room_id: str) -> _Verdict:
+    async def _on_invite_by_address(self, inviter: str, medium: str, address: str, room_id: str) -> _Verdict:
+        del medium, address  # Synapse asks the other one where the address belongs to a Matrix user
+        return await self._on_invite(inviter, None, room_id)
+
+    async def _on_invite(self, inviter: str, invitee: str | None, room_id: str) -> _Verdict:
         return _verdict(await self._ask(Seam.INVITE, lambda guard: guard.may_invite(inviter, invitee, room_id)))
 
     async def _on_join(self, user_id: str, room_id: str, is_invited: bool) -> _Verdict:

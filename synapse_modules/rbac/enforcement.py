@@ -98,8 +98,8 @@ class PolicyGuard:
                 refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_INVITE, target=invitee), facts=facts)
         return refusal
 
-    async def may_invite(self, inviter: str, invitee: str, room_id: str) -> Refusal | None:
-        """Permission ``room.invite``, towards the invited person."""
+    async def may_invite(self, inviter: str, invitee: str | None, room_id: str) -> Refusal | None:
+        """Permission ``room.invite``, towards the invited person; towards nobody the policy knows for an address."""
         return await self._ask(AccessRequest(inviter, Permission.ROOM_INVITE, room_id, target=invitee))
 
     async def may_join(self, user_id: str, room_id: str, invited: bool) -> Refusal | None:

@@ -71,7 +71,7 @@ class _ScriptedGuard:
     async def may_create_room(self, user_id: str, config: Any, server_admin: bool) -> Any:
         return await self._answer("room_create", user_id, sorted(config), server_admin)
 
-    async def may_invite(self, inviter: str, invitee: str, room_id: str) -> Any:
+    async def may_invite(self, inviter: str, invitee: str | None, room_id: str) -> Any:
         return await self._answer("invite", inviter, invitee, room_id)
 
     async def may_join(self, user_id: str, room_id: str, invited: bool) -> Any:
@@ -363,6 +363,27 @@ def test_an_invitation_over_federation_is_asked_once(guards: Guards, deployment:
     ]
 
 
+# ------------------------------------------------------------------------------------------------- by an address
+
+
+async def _invite_by_address(api: ModuleApi, inviter: str, room_id: str) -> Any:
+    """What Synapse's handler asks once the identity server does not know the address."""
+    ask = api._callbacks.spam_checker.user_may_send_3pid_invite
+    return await ask(inviter, "email", "somebody@example.org", room_id)
+
+
+def test_an_invitation_by_an_address_is_asked_as_one_to_nobody_known(
+    guards: Guards, deployment: Deployment, alice: MatrixClient, room: str
+) -> None:
+    guards({})
+    asked: dict[str, Any] = {"inviter": alice.user_id, "room_id": room}
+    assert inside(deployment.url, _invite_by_address, **asked) == NOT_SPAM
+    guards({"first:invite": "refuse"})
+    code, fields = inside(deployment.url, _invite_by_address, **asked)
+    assert (code, fields["error"]) == ("M_FORBIDDEN", REFUSAL["message"])
+    assert _questions(deployment, "invite") == [[alice.user_id, None, room]]
+
+
 # ------------------------------------------------------------------------------------------------- registration
 
 
@@ -378,6 +399,7 @@ def test_each_callback_is_registered_once_and_none_that_loads_room_state(deploym
         "_user_may_create_room_callbacks": 1,
         "_on_create_room_callbacks": 1,
         "_user_may_invite_callbacks": 1,
+        "_user_may_send_3pid_invite_callbacks": 1,
         "_user_may_join_room_callbacks": 1,
         "_check_event_for_spam_callbacks": 1,
     }
