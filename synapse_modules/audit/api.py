@@ -65,7 +65,7 @@ class ReadableLog(Protocol):
     def signing_keys(self) -> Sequence[SigningKey]:
         """What the log signs with, the newest first; none in a process without the key."""
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """How the log is, as this process sees it."""
 
     async def record(self, event: AuditEvent) -> None:
@@ -260,7 +260,7 @@ class _AuditApi:
 
     async def status(self, call: Call) -> StatusAnswer:
         del call
-        return StatusAnswer.model_validate(self._log.status())
+        return StatusAnswer.model_validate(await self._log.status())
 
     async def checkpoint(self, call: Call) -> CheckpointAnswer:
         del call
