@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import nio  # type: ignore[import-untyped]  # matrix-nio carries no type information
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Player", "Refusal", "refusal"]
 
 _PAGE = 100
+
+# nio complains aloud that a refusal is no success; what it was is told by :class:`Refusal`.
+logging.getLogger("nio").setLevel(logging.CRITICAL)
 
 
 class Refusal(GovernanceError):
