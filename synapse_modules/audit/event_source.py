@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from synapse_modules.audit.event_cursor import Gap, Span
     from synapse_modules.core.ports import Transaction
 
-__all__ = ["contents", "event_ids", "events_of_gap", "events_of_lane", "transaction_numbers"]
+__all__ = ["contents", "event_ids", "events_of_gap", "events_of_lane", "horizon", "open_transactions"]
 
 _IDS_PER_STATEMENT = 100
 _TYPES = ", ".join(f"'{name}'" for name in READ_TYPES)
@@ -93,13 +93,18 @@ _IDS = {
     True: _SQL.add("ids of imported events", _ids(*_BACKWARDS)),
 }
 _CONTENTS = _SQL.add("events as they were sent", "SELECT event_id, json FROM event_json WHERE event_id IN (?)")
-_TRANSACTIONS = _SQL.add(
-    "the lowest number of an open transaction, and the next number",
+_OPEN = _SQL.add(
+    "which transactions may be open",
     "SELECT 0, 0",
     postgres="""
     SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint),
         CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)
     """,
+)
+_HORIZON = _SQL.add(
+    "a number above that of every transaction",
+    "SELECT 0",
+    postgres="SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint)",
 )
 
 
@@ -139,11 +144,19 @@ def contents(transaction: Transaction, wanted: Sequence[str]) -> dict[str, Mappi
     return found
 
 
-def transaction_numbers(transaction: Transaction) -> tuple[int, int]:
-    """PostgreSQL's lowest number of a transaction that has not ended, and the number of the next one."""
-    transaction.execute(_TRANSACTIONS.text(transaction.dialect))
-    (numbers,) = transaction.fetchall()
-    return int(numbers[0]), int(numbers[1])
+def open_transactions(transaction: Transaction) -> tuple[int, int]:
+    """The lowest number of a transaction of PostgreSQL that has not ended, and a number above all that have."""
+    transaction.execute(_OPEN.text(transaction.dialect))
+    ((lowest, above),) = transaction.fetchall()
+    return int(lowest), int(above)
+
+
+def horizon(transaction: Transaction) -> int:
+    """A number above that of every transaction of PostgreSQL that is open now: the next one, which becomes our own."""
+    # The upper end of a snapshot is no such number: it is above those that have ended, not above the newest open ones.
+    transaction.execute(_HORIZON.text(transaction.dialect))
+    ((number,),) = transaction.fetchall()
+    return int(number)
 
 
 def _signed(stream: str, after: int, upto: int) -> tuple[int, int]:

@@ -93,7 +93,7 @@ class Follower:
         if cursors is None:
             return False
         present = cursors.moved_to(positions)
-        if present.behind(positions) or any(gap.coarse for gap in present.gaps):
+        if present != cursors or present.behind(positions) or any(gap.coarse for gap in present.gaps):
             return False
         return not self._homeserver.run(lambda transaction: _anything_late(transaction, present.gaps), read_only=True)
 
@@ -132,13 +132,16 @@ class Follower:
     # ------------------------------------------------------------------ Synapse's tables
 
     def _read(self, transaction: Transaction, cursors: Cursors, positions: Mapping[str, int]) -> _Found:
-        open_from, next_number = event_source.transaction_numbers(transaction)
-        rows, gaps = _look_for_late_ones(transaction, cursors.gaps, open_from, next_number)
+        rows, gaps = _look_for_late_ones(transaction, cursors.gaps)
         reached = dict(cursors.reached)
+        missing: list[tuple[str, int, int]] = []
         for span in cursors.behind(positions):
-            more, reached[span.lane.name], missing = _read_lane(transaction, span)
+            more, reached[span.lane.name], ranges = _read_lane(transaction, span)
             rows += more
-            gaps += [Gap(span.lane.stream, first, last, next_number) for first, last in missing]
+            missing += [(span.lane.stream, first, last) for first, last in ranges]
+        if missing:
+            horizon = event_source.horizon(transaction)
+            gaps += [Gap(*where, horizon) for where in missing]
         return _Found(self._events(transaction, rows), Cursors(cursors.begin, reached, bounded(gaps)))
 
     def _events(self, transaction: Transaction, rows: list[EventRow]) -> list[AuditEvent]:
@@ -183,15 +186,14 @@ def _end(rows: Sequence[EventRow], upto: int) -> int:
     return abs(rows[-1].position) if len(rows) == _PAGE else upto
 
 
-def _look_for_late_ones(
-    transaction: Transaction, gaps: Sequence[Gap], open_from: int, next_number: int
-) -> tuple[list[EventRow], list[Gap]]:
+def _look_for_late_ones(transaction: Transaction, gaps: Sequence[Gap]) -> tuple[list[EventRow], list[Gap]]:
     """What of ``gaps`` is there by now, and what is still to be looked for."""
     rows: list[EventRow] = []
     left: list[Gap] = []
+    lowest_open, above_ended = event_source.open_transactions(transaction) if gaps else (0, 0)
     for gap in gaps:
-        # A horizon that was never reached is that of another database, whose transactions do not matter here.
-        ended = gap.horizon <= open_from or gap.horizon > next_number
+        # A horizon that lies ahead is that of another database, whose transactions do not matter here.
+        ended = gap.horizon <= lowest_open or gap.horizon >= above_ended
         if gap.coarse and not ended:
             left.append(gap)
             continue
