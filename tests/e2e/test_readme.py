@@ -1,4 +1,4 @@
-"""The README's commands as a newcomer runs them: the demo starts, what it suggests works, it stops and keeps its data."""
+"""The README's commands as a newcomer runs them: the demo starts, its suggestions work, it stops and keeps its data."""
 
 from __future__ import annotations
 

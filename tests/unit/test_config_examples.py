@@ -82,9 +82,13 @@ def _synapse(files: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch, *
     return config
 
 
+def _parsed(config: HomeServerConfig) -> list[Any]:
+    return [type(parsed) for _, parsed in config.modules.loaded_modules]
+
+
 def test_synapse_takes_the_example(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = _synapse([HOMESERVER], folder, monkeypatch, worker=False)
-    assert [type(parsed) for _, parsed in config.modules.loaded_modules] == MODELS
+    assert _parsed(config) == MODELS
     assert config.server.public_baseurl == "https://matrix.example.org/"
 
 
@@ -92,7 +96,7 @@ def test_synapse_takes_the_example(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_synapse_takes_the_example_of_a_worker(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = _synapse([HOMESERVER, file], folder, monkeypatch, worker=True)
     assert config.worker.worker_name == file.stem
-    assert [type(parsed) for _, parsed in config.modules.loaded_modules] == MODELS
+    assert _parsed(config) == MODELS
 
 
 def test_each_process_has_ports_of_its_own() -> None:
