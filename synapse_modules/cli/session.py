@@ -13,9 +13,12 @@ import click
 
 from synapse_modules.cli.app import remote
 from synapse_modules.cli.client import NotLoggedIn
+from synapse_modules.cli.output import moment
 from synapse_modules.core.errors import Denied, GovernanceError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from synapse_modules.cli.app import App
     from synapse_modules.cli.client import Client
 
@@ -68,8 +71,8 @@ def status(app: App) -> None:
     facts = _facts(app)
     if app.output.as_json:
         app.output.document(facts)
-    for name, value in facts.items():
-        app.output.line(f"{name.replace('_', ' '):<12}{_words(value)}")
+    for line in _lines(facts):
+        app.output.line(line)
     if not facts["governance"]:
         raise NotFound("loads no governance module", where=app.server)
 
@@ -99,10 +102,19 @@ def _if_permitted(read: Any) -> Any:
         return {"not shown": error.problem}
 
 
+def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Facts for people, a line for each; those that belong together below one another."""
+    for name, value in facts.items():
+        label = indent + name.removesuffix("_ms").replace("_", " ")
+        if value and isinstance(value, dict):
+            yield label
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{label:<17}{moment(value) if name.endswith('_ms') else _words(value)}"
+
+
 def _words(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_words(each)}" for key, each in value.items())
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
         return ", ".join(map(str, value)) or "none"
     return "-" if value is None else str(value)
 
