@@ -23,8 +23,6 @@ from synapse_modules.storage.migrations import migrate
 from tests.module.support import inside, probe
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from synapse.module_api import ModuleApi
 
     from synapse_modules.core.ports import AuditEvent, Transaction
@@ -78,13 +76,6 @@ def governed(config: dict[str, Any], deploy: Deploy, **options: Any) -> Deployme
     """A homeserver with :class:`RbacUnderTest` and the probe."""
     module = {"module": "tests.module.rbac_module.RbacUnderTest", "config": config}
     return deploy(modules=[module, probe()], **options)
-
-
-def write_policy(folder: Path, text: str) -> str:
-    """A policy file; returns its path."""
-    path = folder / "policy.yaml"
-    path.write_text(text)
-    return str(path)
 
 
 def recorded(client: MatrixClient | str, **fields: Any) -> list[dict[str, Any]]:

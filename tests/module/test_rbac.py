@@ -11,9 +11,12 @@ import pytest
 import yaml
 
 from tests.module.rbac_module import apply, assert_refused, break_audit, governed, recorded, run_sql
+from tests.module.support import inside
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from synapse.module_api import ModuleApi
+
     from tests.conftest import Deploy
     from tests.support.client import MatrixClient, Reply
     from tests.support.postgres import Postgres
@@ -228,6 +231,24 @@ def test_a_room_that_invites_a_mail_address_is_denied_to_whoever_may_not_invite_
     address = {"medium": "email", "address": "x@example.org", "id_server": "localhost", "id_access_token": "x"}
     error = f"None of your roles lets you invite people. {ASK}"
     assert_refused(alice.create_room(invite_3pid=[address]), error, "default", "room.invite")
+
+
+async def _invite_by_address(api: ModuleApi, inviter: str, room_id: str) -> Any:
+    """What Synapse's handler asks once the identity server does not know the address."""
+    ask = api._callbacks.spam_checker.user_may_send_3pid_invite
+    return await ask(inviter, "email", "somebody@example.org", room_id)
+
+
+def test_an_invitation_by_a_mail_address_is_denied_and_recorded_without_the_address(
+    deployment: Deployment, alice: MatrixClient
+) -> None:
+    before = len(recorded(deployment.url))
+    question: dict[str, Any] = {"inviter": alice.user_id, "room_id": _room(alice)}
+    code, fields = inside(deployment.url, _invite_by_address, **question)
+    assert (code, fields["governance"]) == ("M_FORBIDDEN", {"rule": "default", "permission": "room.invite"})
+    (event,) = recorded(deployment.url)[before:]
+    assert (event["actor"], event["target"]) == (alice.user_id, None)
+    assert "somebody@example.org" not in str(event)
 
 
 # --------------------------------------------------------------------------------------------------- administrators

@@ -482,13 +482,6 @@ def test_without_a_file_nothing_is_allowed(deploy: Deploy) -> None:
     assert deployment.client().login("alice", "wonderland").body["governance"]["rule"] == "default"
 
 
-def test_nobody_is_refused_because_they_were_faster_than_the_file(deploy: Deploy, tmp_path: Path) -> None:
-    deployment = governed({"policy_file": _file(tmp_path, POLICY)}, deploy)
-    log = deployment.main.log()
-    assert "is the initial access policy, version 1" in log
-    assert "access policy version 0 is in force" not in log.partition("is the initial access policy")[2]
-
-
 def test_the_author_of_the_file_is_warned_in_the_log(deploy: Deploy, tmp_path: Path) -> None:
     bindings = [{"role": "employee", "group": "employees", "scope": "room:!later:synapse.test"}]
     path = _file(tmp_path, _changed(bindings=bindings))
