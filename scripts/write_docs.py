@@ -18,20 +18,22 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from synapse_modules.retention.api import retention_routes
-
 from scripts.field_words import described, kind_of, sentence, shown
 from synapse_modules.audit.api import audit_routes
 from synapse_modules.audit.config import AuditConfig
+from synapse_modules.audit.formats.ecs import CATEGORIES
+from synapse_modules.audit.formats.ocsf_classes import VERSIONS, place_of
+from synapse_modules.audit.formats.registry import FORMATS
 from synapse_modules.core.action_details import DETAILS
 from synapse_modules.core.action_specs import COMMON_DETAILS, SPECS, ActionSpec, RecordField
-from synapse_modules.core.actions import Outcome
+from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.permissions import DESCRIPTIONS, Permission
 from synapse_modules.homeserver.openapi import openapi_document
 from synapse_modules.homeserver.routes import BASE_PATH, Route
 from synapse_modules.rbac.api import rbac_routes
 from synapse_modules.rbac.config import RbacConfig
 from synapse_modules.rbac.messages import Language, refused
+from synapse_modules.retention.api import retention_routes
 from synapse_modules.retention.config import RetentionConfig
 from synapse_modules.storage.dialect import Dialect
 from synapse_modules.storage.migrations import PARTS, available
@@ -39,6 +41,7 @@ from synapse_modules.storage.migrations import PARTS, available
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from synapse_modules.audit.formats.registry import DatasetFormat, LineFormat
     from synapse_modules.core.config import FrozenModel
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -176,8 +179,36 @@ def actions_page() -> str:
         *_table(
             ("key", "kind", "meaning"), ((f"`{key}`", each.kind.value, each.meaning) for key, each in DETAILS.items())
         ),
+        "",
+        "## In other formats",
+        *_prose(
+            "Beside the signed bundle an export can have these formats. None of them proves anything; all have the",
+            "entry's index and the record's id, by which doubles are found. CEF's signature id is the action.",
+        ),
+        "",
+        *_table(("format", "files", "what it is", "keeps everything"), map(_format_row, FORMATS.values())),
+        "",
+        "Where each action stands in OCSF (class and activity) and in ECS (category; type):",
+        "",
+        *_table(("action", *(f"OCSF {version[:3]}" for version in VERSIONS), "ECS"), map(_places_row, Action)),
+        "",
+        *_prose(
+            "In the last three columns, `admin.api` and `client.request` follow the method; a role that is given to a",
+            "group is a change of the group; a denied call is `denied` in ECS, a denied login a `start` that failed.",
+        ),
     ]
     return _page("Audited actions", lines)
+
+
+def _format_row(each: LineFormat | DatasetFormat) -> tuple[str, ...]:
+    return f"`{each.name}`", f"`{each.suffix}`", each.summary, "yes" if each.lossless else "no"
+
+
+def _places_row(action: Action) -> tuple[str, ...]:
+    places = (place_of(action, {}, version) for version in VERSIONS)
+    category, types = CATEGORIES[action]
+    ecs = f"{', '.join(category)}; {', '.join(types)}" if types else ", ".join(category)
+    return f"`{action}`", *(f"{place.class_uid}/{place.activity_id}" for place in places), ecs
 
 
 def _action_row(spec: ActionSpec) -> tuple[str, ...]:

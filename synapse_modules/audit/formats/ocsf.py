@@ -73,8 +73,8 @@ _MEMBERSHIPS: Final = frozenset(
 
 def ocsf_event(entry: Entry, version: str = VERSIONS[0]) -> dict[str, Any]:
     """The OCSF event for ``entry``, by ``version`` of the schema."""
-    class_uid, activity_id = place_of(entry, version)
     action = entry.action
+    class_uid, activity_id = place_of(action, entry.details, version)
     metadata: dict[str, Any] = {
         "version": version,
         "product": _PRODUCT,

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse_modules.core.actions import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from synapse_modules.audit.formats.entry import Entry
 
 __all__ = ["CLASS_NAMES", "OTHER", "PLACES", "VERSIONS", "Place", "place_of"]
 
@@ -143,9 +141,11 @@ _NEW_PLACES: Final[Mapping[Place | str, Place]] = {
 _NEW_GROUP_PRIVILEGES: Final = {_A.ROLE_GRANT: 12, _A.ROLE_REVOKE: 13}
 
 
-def place_of(entry: Entry, version: str) -> Place:
-    """Where ``entry`` stands in ``version``. An action that this version does not know is a base event."""
-    action, details = entry.action, entry.details
+def place_of(action: str, details: Mapping[str, Any], version: str) -> Place:
+    """Where a record of ``action`` with ``details`` stands in ``version`` of OCSF.
+
+    An action that is not in the vocabulary is a base event.
+    """
     if action in _BY_METHOD:
         return Place(API, _METHODS.get(str(details.get("method")), OTHER))
     old = version == VERSIONS[0]
