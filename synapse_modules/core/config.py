@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 
@@ -57,7 +57,7 @@ def parse_strings(model: type[_Model], values: Mapping[str, str], where: str) ->
 
 def _first_mistake(model: type[FrozenModel], error: pydantic.ValidationError, where: str) -> InvalidInput:
     mistake = error.errors(include_url=False)[0]
-    path = _join(where, mistake["loc"])
+    path = _join(where, _without_tags(model, mistake["loc"]))
     own = mistake.get("ctx", {}).get("error")
     if isinstance(own, InvalidInput):
         return InvalidInput(
@@ -71,6 +71,10 @@ def _first_mistake(model: type[FrozenModel], error: pydantic.ValidationError, wh
         )
     if mistake["type"] == "missing":
         return InvalidInput(path, None, "a value: this key is required")
+    if mistake["type"] == "union_tag_not_found":
+        return InvalidInput(f"{path}.{_bare(mistake['ctx']['discriminator'])}", None, "a value: this key is required")
+    if mistake["type"] == "union_tag_invalid":
+        return _unknown_kind(path, mistake["ctx"])
     return InvalidInput(path, mistake["input"], _expectation(mistake["msg"]))
 
 
@@ -84,29 +88,56 @@ def _join(where: str, location: Iterable[int | str]) -> str:
     return f"{where}:{''.join(parts).lstrip('.')}" if parts else where
 
 
+def _unknown_kind(path: str, context: Mapping[str, str]) -> InvalidInput:
+    """The mistake in the key that tells which of several models a mapping is."""
+    found, valid = context["tag"], [_bare(tag) for tag in context["expected_tags"].split(",")]
+    where = f"{path}.{_bare(context['discriminator'])}"
+    return InvalidInput(where, found, f"one of {', '.join(valid)}", suggestion=nearest(found, valid))
+
+
+def _bare(quoted: str) -> str:
+    return quoted.strip("' ")
+
+
+def _without_tags(model: type[Any], location: Iterable[int | str]) -> list[int | str]:
+    """The location as the reader sees it: pydantic also names which of several models it took."""
+    models, seen = [model], []
+    for part in location:
+        if not _tagged(models, part):
+            seen.append(part)
+        models = _step(models, part)
+    return seen
+
+
 def _fields_at(model: type[Any], location: Iterable[int | str]) -> set[str]:
     """Names of the keys allowed in the object at ``location``; empty when the path cannot be followed."""
-    current: Any = model
+    models = [model]
     for part in location:
-        current = _step(current, part)
-        if current is None:
-            return set()
-    return set(getattr(current, "model_fields", {}))
+        models = _step(models, part)
+    return {name for each in models for name in each.model_fields}
 
 
-def _step(current: Any, part: int | str) -> Any:
-    fields = getattr(current, "model_fields", None)
-    if fields is not None and isinstance(part, str) and part in fields:
-        return _element(fields[part].annotation)
-    return current if getattr(current, "model_fields", None) is not None else None
+def _step(models: list[type[Any]], part: int | str) -> list[type[Any]]:
+    """The models that a value can be which is ``part`` of one that can be each of ``models``."""
+    fields = [each.model_fields[part] for each in models if part in each.model_fields]
+    if fields:
+        return [found for field in fields for found in _models(field.annotation)]
+    return _tagged(models, part) or models
 
 
-def _element(annotation: Any) -> Any:
-    """The model inside ``X``, ``X | None``, ``tuple[X, ...]`` or ``dict[str, X]``."""
+def _tagged(models: list[type[Any]], tag: int | str) -> list[type[Any]]:
+    """Those of several models that ``tag`` stands for; none where it is the name of a key."""
+    if any(tag in each.model_fields for each in models):
+        return []
+    return [each for each in models if any(_is_literal(field.annotation, tag) for field in each.model_fields.values())]
+
+
+def _is_literal(annotation: Any, value: int | str) -> bool:
+    return get_origin(annotation) is Literal and value in get_args(annotation)
+
+
+def _models(annotation: Any) -> list[type[Any]]:
+    """The models inside ``X``, ``X | None``, ``X | Y``, ``tuple[X, ...]`` or ``dict[str, X]``."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _element(argument)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [found for argument in getattr(annotation, "__args__", ()) for found in _models(argument)]
