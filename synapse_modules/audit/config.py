@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from synapse_modules.audit.checkpoint import check_key_name
-from synapse_modules.core.actions import Action, Outcome
+from synapse_modules.core.action_specs import SPECS
 from synapse_modules.core.config import FrozenModel
 from synapse_modules.core.errors import InvalidInput
 from synapse_modules.storage.database import DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
 
 if TYPE_CHECKING:
-    from synapse_modules.core.ports import AuditEvent
+    from synapse_modules.core.actions import Action
 
 __all__ = [
     "AuditConfig",
@@ -41,25 +41,27 @@ class Reaction(StrEnum):
 
 
 class WhenUnavailable(FrozenModel):
-    """What comes of the actions of each class when the log cannot be written. Without a word they are refused.
+    """What comes of the actions of each class (:class:`~synapse_modules.core.action_specs.ActionClass`) when the log
+    cannot be written. Without a word they are refused.
 
-    Attributes:
-        login: logins whose credentials were right.
-        denial: refusals. A refusal that cannot be recorded stands in either case.
-        administration: everything else that waits for its record, such as reads of the log and changes by an API.
+    A refusal that cannot be recorded stands in either case. What is read from Synapse's tables, such as room events,
+    waits for no record and is never refused.
     """
 
     login: Reaction = Reaction.DENY
     denial: Reaction = Reaction.DENY
+    account: Reaction = Reaction.DENY
     administration: Reaction = Reaction.DENY
+    governance: Reaction = Reaction.DENY
+    room: Reaction = Reaction.DENY
+    message: Reaction = Reaction.DENY
+    media: Reaction = Reaction.DENY
+    log: Reaction = Reaction.DENY
 
-    def reaction_to(self, event: AuditEvent) -> tuple[str, Reaction]:
-        """The class of ``event``, and what comes of it."""
-        if event.outcome is Outcome.DENIED:
-            return "denial", self.denial
-        if event.action is Action.AUTH_LOGIN:
-            return "login", self.login
-        return "administration", self.administration
+    def reaction_to(self, action: Action) -> Reaction:
+        """What comes of ``action``."""
+        reaction: Reaction = getattr(self, SPECS[action].action_class)
+        return reaction
 
 
 class LogDatabase(FrozenModel):

@@ -9,7 +9,7 @@ the next start goes on from what stands in the database and comes to the same ro
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import store
@@ -52,7 +52,7 @@ class _State:
     placed: Frontier
     signed: Frontier
     tiles: TileBuilder
-    writers: Writers = field(default_factory=Writers)
+    writers: Writers
 
 
 class Sequencer:
@@ -66,6 +66,7 @@ class Sequencer:
         damage: what stopped this sequencer for good; None while it works.
         gaps: writers of which records are missing that had no index yet, and between which numbers. Their later
             records get none either.
+        signed_ms: when the newest checkpoint was made, as far as this process knows; None before the first.
     """
 
     def __init__(self, database: Database, key: SigningKey, recorder: Recorder, clock: Clock) -> None:
@@ -76,6 +77,7 @@ class Sequencer:
         self._state: _State | None = None
         self.damage: LogDamaged | None = None
         self.gaps: dict[str, tuple[int, int]] = {}
+        self.signed_ms: int | None = None
 
     def run_cycle(self) -> int:
         """Place and sign what is new, at most some thousands; returns how many entries got an index.
@@ -123,7 +125,9 @@ class Sequencer:
         """Recompute the tree from what is stored, and sign the head if it is the same."""
         state = self._loaded()
         if state.signed.size < state.placed.size:
-            state.signed, state.tiles = self._database.run(lambda transaction: self._sign(transaction, state))
+            now_ms = self._clock.now_ms()
+            state.signed, state.tiles = self._database.run(lambda transaction: self._sign(transaction, state, now_ms))
+            self.signed_ms = now_ms
 
     # ------------------------------------------------------------------ placing
 
@@ -159,7 +163,7 @@ class Sequencer:
 
     # ------------------------------------------------------------------ signing
 
-    def _sign(self, transaction: Transaction, state: _State) -> tuple[Frontier, TileBuilder]:
+    def _sign(self, transaction: Transaction, state: _State, now_ms: int) -> tuple[Frontier, TileBuilder]:
         tree, builder = state.signed.copy(), state.tiles.copy()
         tiles: list[Tile] = []
         for node in _stored_hashes(transaction, tree.size, state.placed.size):
@@ -172,7 +176,7 @@ class Sequencer:
             )
         note = sign_note(Checkpoint(self._key.verifier.name, tree.size, tree.root()).text(), [self._key])
         store.insert_tiles(transaction, tiles)
-        store.insert_checkpoint(transaction, store.SignedHead(tree.size, tree.root(), note, self._clock.now_ms()))
+        store.insert_checkpoint(transaction, store.SignedHead(tree.size, tree.root(), note, now_ms))
         return tree, builder
 
     # ------------------------------------------------------------------ starting
@@ -201,6 +205,7 @@ class Sequencer:
         checkpoint = store.checkpoint(transaction)
         if checkpoint is None:
             return Frontier(), TileBuilder()
+        self.signed_ms = checkpoint.created_ms
         nodes = store.nodes(transaction, checkpoint.size)
         try:
             text, _ = open_note(checkpoint.note, [self._key.verifier])

@@ -86,3 +86,13 @@ CREATE TABLE governance_audit_keys (
     verifier_key TEXT NOT NULL PRIMARY KEY,
     from_ms BIGINT NOT NULL
 );
+
+-- What is wrong with the log, as the process that orders it sees it: the newest row of each source counts, and none is
+-- wrong where its text is NULL.
+CREATE TABLE governance_audit_problems (
+    source TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    noticed_ms BIGINT NOT NULL,
+    problem TEXT,
+    PRIMARY KEY (source, number)
+);

@@ -1,0 +1,245 @@
+"""The audit log in one process of the homeserver: where features leave events, and what runs behind them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from synapse_modules import __version__
+from synapse_modules.audit import metrics, store
+from synapse_modules.audit.background import Background
+from synapse_modules.audit.config import Reaction, log_origin, signing_key_path
+from synapse_modules.audit.follower import Follower
+from synapse_modules.audit.intake import Intake
+from synapse_modules.audit.key_file import generate_key, load_key
+from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
+from synapse_modules.audit.problems import DAMAGE, open_problems
+from synapse_modules.audit.record import Recorder
+from synapse_modules.audit.sequencer import Sequencer
+from synapse_modules.audit.writers import count_unordered
+from synapse_modules.core.action_specs import SPECS
+from synapse_modules.core.actions import Action
+from synapse_modules.core.clock import system_random
+from synapse_modules.core.errors import InvalidInput, Unavailable
+from synapse_modules.core.ports import AuditEvent
+from synapse_modules.homeserver import internals
+from synapse_modules.homeserver.deadline import DeadlineExceeded, within
+from synapse_modules.homeserver.handoff import Handoff
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from synapse_modules.audit.checkpoint import SigningKey
+    from synapse_modules.audit.config import AuditConfig
+    from synapse_modules.audit.record import Record
+    from synapse_modules.core.ports import Transaction, TransactionRunner
+    from synapse_modules.homeserver.public import Homeserver
+    from synapse_modules.storage.database import Database
+
+__all__ = ["AuditService"]
+
+logger = logging.getLogger(__name__)
+
+_FULL_QUEUE_STEP_MS = 20
+_CATCH_UP_S = 30.0
+_CATCH_UP_STEP_MS = 100
+_CLOSE_S = 5.0
+
+
+class AuditService:
+    """An :class:`~synapse_modules.core.ports.AuditSink` and :class:`~synapse_modules.core.ports.EventsLane`.
+
+    Args:
+        homeserver: this process. config: what the operator set.
+        log: the audit log's database. own: our own connections to the homeserver's.
+
+    Raises:
+        InvalidInput: the signing key cannot be had; in the process with background tasks alone, which needs it.
+    """
+
+    def __init__(self, homeserver: Homeserver, config: AuditConfig, log: Database, own: Database) -> None:
+        self._homeserver = homeserver
+        self._config = config
+        self._log = log
+        self._origin = log_origin(config, homeserver.server_name)
+        self._key_path = signing_key_path(config, own.location)
+        self._key: SigningKey | None = None
+        self._recorder = Recorder(homeserver.server_name, homeserver.process_name, system_random)
+        self._threads = homeserver.threads("governance-audit", 3)
+        self.reader: TransactionRunner = homeserver.threaded(log, self._threads, read_only=True)
+        self._intake = self._make_intake()
+        self._follower = Follower(own, log, self._recorder, homeserver)
+        self._background = self._make_background(own) if homeserver.runs_background_tasks else None
+
+    def start(self) -> None:
+        """Record from now on; everything else begins when the reactor runs."""
+        self._submit(self._about_this_process(Action.AUDIT_START))
+        self._homeserver.start("governance_audit", self._run)
+        self._homeserver.before_shutdown(self._end)
+
+    # ------------------------------------------------------------------ the sink
+
+    async def record(self, event: AuditEvent) -> None:
+        """Return once ``event`` is durable, or where the operator lets its class pass unrecorded.
+
+        Raises:
+            Unavailable: it is not durable in time, or this process is stopping. It may be stored all the same.
+            InvalidInput: no record can be made of it.
+        """
+        record = self._recorder.record(event, self._homeserver.now_ms())
+        try:
+            await self._store(record)
+        except Unavailable as error:
+            self._react(event, error)
+
+    def record_in(self, transaction: Transaction, event: AuditEvent) -> None:
+        """Write ``event`` in the caller's homeserver-database transaction: both commit or neither does."""
+        leave_in_outbox(transaction, self._recorder.record(event, self._homeserver.now_ms()))
+
+    # ------------------------------------------------------------------ the events lane
+
+    async def catch_up(self) -> None:
+        """Return once every event that this process knows to be persisted is durable in the log.
+
+        Raises:
+            Unavailable: that took longer than half a minute, or the log's database does not answer.
+        """
+        positions = internals.event_positions(self._homeserver.api)
+        deadline = time.monotonic() + _CATCH_UP_S
+        while not await self._homeserver.in_pool(self._threads, lambda: self._follower.caught_up(positions)):
+            if time.monotonic() > deadline:
+                raise Unavailable("the audit log has not followed the room events in time")
+            if self._background is not None:
+                self._background.wake()
+            await self._homeserver.sleep_ms(_CATCH_UP_STEP_MS)
+
+    # ------------------------------------------------------------------ for the API
+
+    @property
+    def signing_keys(self) -> Sequence[SigningKey]:
+        """What the log signs with, the newest first; none in a process that cannot read the key file."""
+        if self._key is None:
+            try:
+                self._key = load_key(self._key_path, self._origin)
+            except InvalidInput as error:
+                logger.warning("this process cannot sign exports of the audit log: %s", error)
+        return () if self._key is None else (self._key,)
+
+    async def status(self) -> dict[str, Any]:
+        """How the log is: the newest checkpoint, what waits, and what is wrong.
+
+        ``queue_length`` and ``process`` are of the answering process, everything else is of the whole log. ``damage``
+        is set where the log contradicts itself or has lost records; ``problems`` tells everything that is wrong.
+
+        Raises:
+            Unavailable: the log's database does not answer.
+        """
+        stored = await self.reader.run("audit_status", _stored_status)
+        return {
+            **stored,
+            "origin": self._origin,
+            "process": self._homeserver.process_name,
+            "queue_length": len(self._intake),
+            "queue_problem": self._intake.problem,
+        }
+
+    # ------------------------------------------------------------------ inside
+
+    async def _store(self, record: Record) -> None:
+        deadline = time.monotonic() + self._config.ack_timeout_ms / 1000
+        arrived = Handoff()
+        while (ticket := self._intake.submit(record, arrived.deliver)) is None:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{len(self._intake)} audit records wait already, as many as may")
+            await self._homeserver.sleep_ms(_FULL_QUEUE_STEP_MS)
+        try:
+            await arrived.wait(max(0.0, deadline - time.monotonic()) * 1000)
+        except DeadlineExceeded:
+            self._intake.withdraw(ticket)
+            cause = f": {self._intake.problem}" if self._intake.problem else ""
+            raise Unavailable(f"no audit record within {self._config.ack_timeout_ms} ms{cause}") from None
+
+    def _react(self, event: AuditEvent, error: Unavailable) -> None:
+        reaction = self._config.on_unavailable.reaction_to(event.action)
+        action_class = SPECS[event.action].action_class.value
+        metrics.UNRECORDED.labels(self._homeserver.server_name, action_class, reaction.value).inc()
+        if reaction is Reaction.DENY:
+            raise error
+        logger.error("goes ahead although it is not recorded: %s (%s): %s", event.action, event.outcome, error)
+
+    def _submit(self, event: AuditEvent) -> None:
+        """Leave an event that nobody waits for."""
+
+        def ended(error: Exception | None) -> None:
+            if error is not None:
+                logger.error("%s was not recorded: %s", event.action, error)
+
+        self._intake.submit(self._recorder.record(event, self._homeserver.now_ms()), ended)
+
+    def _about_this_process(self, action: Action) -> AuditEvent:
+        details = {"writer": self._intake.writer}
+        if action is Action.AUDIT_START:
+            details["product_version"] = __version__
+        return AuditEvent(action, details=details)
+
+    async def _run(self) -> None:
+        self._intake.start()
+        if self._background is not None:
+            await self._background.run()
+
+    async def _end(self) -> None:
+        """Store what waits and the closing record, and seal it, within some seconds."""
+        try:
+            if self._background is not None:
+                self._background.stop()
+            last = self._recorder.record(self._about_this_process(Action.AUDIT_STOP), self._homeserver.now_ms())
+            if not await self._homeserver.in_pool(self._threads, lambda: self._intake.close(last, _CLOSE_S)):
+                logger.error("the audit log could not be closed in good order: its last record is missing")
+            if self._background is not None:
+                await within(_CLOSE_S * 1000, self._background.turn)
+        except Exception:
+            logger.exception("the audit log could not be closed in good order")
+
+    def _make_intake(self) -> Intake:
+        server = self._homeserver.server_name
+        intake = Intake(
+            self._log,
+            self._homeserver.process_name,
+            system_random,
+            capacity=self._config.queue_capacity,
+            on_commit=metrics.COMMIT_SECONDS.labels(server).observe,
+        )
+        metrics.QUEUE_LENGTH.labels(server).set_function(lambda: len(intake))
+        return intake
+
+    def _make_background(self, own: Database) -> Background:
+        self._key = self._load_or_make_key()
+        sequencer = Sequencer(self._log, self._key, self._recorder, self._homeserver)
+        drain = OutboxDrain(own, self._log)
+        return Background(self._homeserver, self._log, self._follower, drain, sequencer, self._config.seal_interval_ms)
+
+    def _load_or_make_key(self) -> SigningKey:
+        """The log's key; a new one only for a log that was never signed."""
+        signed_with = self._log.run(store.keys, read_only=True)
+        if not signed_with and not os.path.lexists(self._key_path):
+            return generate_key(self._key_path, self._origin, system_random)
+        key = load_key(self._key_path, self._origin)
+        if signed_with and str(key.verifier) != signed_with[-1]:
+            raise InvalidInput(str(self._key_path), f"the key {key.verifier}", f"that of this log, {signed_with[-1]}")
+        return key
+
+
+def _stored_status(transaction: Transaction) -> dict[str, Any]:
+    signed = store.checkpoint(transaction)
+    problems = open_problems(transaction)
+    return {
+        "size": signed.size if signed else 0,
+        "root": signed.root.hex() if signed else None,
+        "checkpoint_ms": signed.created_ms if signed else None,
+        "keys": list(reversed(store.keys(transaction))),
+        "unordered": count_unordered(transaction),
+        "problems": problems,
+        "damage": problems.get(DAMAGE),
+    }
