@@ -72,7 +72,7 @@ def entries(log: Database, action: Action) -> list[dict[str, Any]]:
 def sealed(log: Database, action: Action, count: int = 1) -> list[dict[str, Any]]:
     """The same, once there are ``count``."""
     return wait_until(
-        lambda: found if len(found := entries(log, action)) >= count else None,
+        lambda: found if len(found := entries(log, action)) >= count else [],
         what=f"{count} of {action} have an index",
     )
 
@@ -164,11 +164,11 @@ def test_after_catching_up_every_message_sent_before_is_in_the_log(deployment: D
 
 
 def test_the_status_tells_the_newest_checkpoint_and_that_all_is_well(deployment: Deployment, log: Database) -> None:
-    def settled() -> dict[str, Any] | None:
+    def settled() -> dict[str, Any]:
         found: dict[str, Any] = inside(deployment.url, status)
-        return found if found["unordered"] == 0 else None
+        return found if found["unordered"] == 0 else {}
 
-    found: dict[str, Any] = wait_until(settled, what="every record has an index") or {}
+    found = wait_until(settled, what="every record has an index")
     size, root = naive_root(log)
     assert (found["size"], found["root"]) == (size, root.hex())
     assert found["origin"] == "synapse.test/governance-audit"
@@ -235,7 +235,7 @@ async def _record_many(api: ModuleApi, count: int) -> list[str]:
     from twisted.internet.defer import DeferredList  # noqa: PLC0415  see above
 
     records = [run_in_background(_record, api, "many") for _ in range(count)]
-    results = await DeferredList(records, consumeErrors=True)
+    results: list[tuple[bool, Any]] = await DeferredList(records, consumeErrors=True)
     return [str(failure.value) for succeeded, failure in results if not succeeded]
 
 
