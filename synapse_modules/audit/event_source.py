@@ -26,23 +26,37 @@ _TYPES = ", ".join(f"'{name}'" for name in READ_TYPES)
 _SQL = StatementHome("audit.event_source", database="homeserver")
 
 
+_COLUMNS = """
+    e.event_id, e.type, e.room_id, e.sender, e.state_key, e.received_ts, e.origin_server_ts, e.outlier,
+    CASE WHEN e.rejection_reason IS NULL THEN 0 ELSE 1 END AS rejected
+"""
+
+
 def _found(order: str, after: str, upto: str, whose: str) -> str:
-    """Where events are found: at their own id, and at the id at which they ceased to be outliers."""
+    """Where events are found: at their own id, and at the id at which they ceased to be outliers.
+
+    Each half has its own limit, or PostgreSQL reads and sorts the whole range for every page.
+    """
     return f"""
-    SELECT stream_ordering AS position, event_id FROM events
-    WHERE stream_ordering {after} ? AND stream_ordering {upto} ? {whose.format("instance_name")}
+    SELECT * FROM (
+        SELECT e.stream_ordering AS position, {_COLUMNS} FROM events AS e
+        WHERE e.stream_ordering {after} ? AND e.stream_ordering {upto} ? {whose.format("e.instance_name")}
+        ORDER BY e.stream_ordering {order} LIMIT ?
+    ) AS live
     UNION ALL
-    SELECT x.event_stream_ordering AS position, x.event_id
-    FROM ex_outlier_stream AS x JOIN events AS e ON e.event_id = x.event_id
-    WHERE x.event_stream_ordering {after} ? AND x.event_stream_ordering {upto} ? {whose.format("x.instance_name")}
+    SELECT * FROM (
+        SELECT x.event_stream_ordering AS position, {_COLUMNS}
+        FROM ex_outlier_stream AS x JOIN events AS e ON e.event_id = x.event_id
+        WHERE x.event_stream_ordering {after} ? AND x.event_stream_ordering {upto} ? {whose.format("x.instance_name")}
+        ORDER BY x.event_stream_ordering {order} LIMIT ?
+    ) AS included
     ORDER BY position {order} LIMIT ?
     """
 
 
 def _rows(order: str, after: str, upto: str, whose: str = "") -> str:
     return f"""
-    SELECT found.position, e.event_id, e.type, e.room_id, e.sender, e.state_key, e.received_ts, e.origin_server_ts,
-        e.outlier, CASE WHEN e.rejection_reason IS NULL THEN 0 ELSE 1 END, j.internal_metadata,
+    SELECT e.*, j.internal_metadata,
         CASE
             WHEN e.state_key IS NOT NULL AND e.type IN ({_TYPES}) THEN j.json
             WHEN e.state_key IS NULL AND EXISTS (SELECT 1 FROM redactions AS d WHERE d.redacts = e.event_id) THEN j.json
@@ -59,25 +73,31 @@ def _rows(order: str, after: str, upto: str, whose: str = "") -> str:
                 WHERE d.event_id = e.event_id AND o.room_id = e.room_id
             )
         END
-    FROM ({_found(order, after, upto, whose)}) AS found
-    JOIN events AS e ON e.event_id = found.event_id
+    FROM ({_found(order, after, upto, whose)}) AS e
     LEFT JOIN event_json AS j ON j.event_id = e.event_id
     LEFT JOIN event_relations AS r ON r.event_id = e.event_id
-    ORDER BY found.position {order}
+    ORDER BY e.position {order}
     """
 
 
 def _ids(order: str, after: str, upto: str) -> str:
     return f"""
-    SELECT stream_ordering AS position FROM events WHERE stream_ordering {after} ? AND stream_ordering {upto} ?
+    SELECT position FROM (
+        SELECT stream_ordering AS position FROM events WHERE stream_ordering {after} ? AND stream_ordering {upto} ?
+        ORDER BY stream_ordering {order} LIMIT ?
+    ) AS live
     UNION ALL
-    SELECT event_stream_ordering AS position FROM ex_outlier_stream
-    WHERE event_stream_ordering {after} ? AND event_stream_ordering {upto} ?
+    SELECT position FROM (
+        SELECT event_stream_ordering AS position FROM ex_outlier_stream
+        WHERE event_stream_ordering {after} ? AND event_stream_ordering {upto} ?
+        ORDER BY event_stream_ordering {order} LIMIT ?
+    ) AS included
     ORDER BY position {order} LIMIT ?
     """
 
 
-_OF_WRITER = "AND COALESCE({}, 'master') = ?"
+# PostgreSQL knows how often each name occurs, but not how often an expression over it does.
+_OF_WRITER = "AND ({0} = ? OR ({0} IS NULL AND ? = 'master'))"
 _FORWARDS, _BACKWARDS = ("ASC", ">", "<="), ("DESC", "<", ">=")
 
 _OF_LANE = {
@@ -110,26 +130,23 @@ _HORIZON = _SQL.add(
 
 def events_of_lane(transaction: Transaction, span: Span, limit: int) -> list[EventRow]:
     """The events of ``span``, in order, at most ``limit``."""
-    begin, end = _signed(span.lane.stream, span.after, span.upto)
     writer = span.lane.writer
-    transaction.execute(
-        _OF_LANE[span.lane.backwards].text(transaction.dialect), (begin, end, writer, begin, end, writer, limit)
-    )
+    half = (*_signed(span.lane.stream, span.after, span.upto), writer, writer, limit)
+    transaction.execute(_OF_LANE[span.lane.backwards].text(transaction.dialect), (*half, *half, limit))
     return [EventRow(*row) for row in transaction.fetchall()]
 
 
 def events_of_gap(transaction: Transaction, gap: Gap, limit: int) -> list[EventRow]:
     """The events that are there in ``gap``, in order, at most ``limit``."""
-    begin, end = _signed(gap.stream, gap.first - 1, gap.last)
-    statement = _OF_STREAM[gap.stream == BACKFILL].text(transaction.dialect)
-    transaction.execute(statement, (begin, end, begin, end, limit))
+    half = (*_signed(gap.stream, gap.first - 1, gap.last), limit)
+    transaction.execute(_OF_STREAM[gap.stream == BACKFILL].text(transaction.dialect), (*half, *half, limit))
     return [EventRow(*row) for row in transaction.fetchall()]
 
 
 def event_ids(transaction: Transaction, span: Span, limit: int) -> list[int]:
     """The ids in ``span`` that any writer has stored, without their sign, in order, at most ``limit``."""
-    begin, end = _signed(span.lane.stream, span.after, span.upto)
-    transaction.execute(_IDS[span.lane.backwards].text(transaction.dialect), (begin, end, begin, end, limit))
+    half = (*_signed(span.lane.stream, span.after, span.upto), limit)
+    transaction.execute(_IDS[span.lane.backwards].text(transaction.dialect), (*half, *half, limit))
     return [abs(position) for (position,) in transaction.fetchall()]
 
 

@@ -41,7 +41,7 @@ EVENTS_STREAM = "events"
 EVENTS_WRITER = "events"
 
 _PAGE = 500
-_IDS = 10_000
+_IDS = 2_000
 _STRETCHES = 100
 
 
