@@ -34,8 +34,9 @@ def kind_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """What a value of ``schema`` may be, in words."""
     if "$ref" in schema:
         return kind_of(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    if "anyOf" in schema:
-        return " or ".join(kind_of(each, definitions) for each in schema["anyOf"])
+    choices = schema.get("anyOf", schema.get("oneOf"))
+    if choices:
+        return " or ".join(dict.fromkeys(kind_of(each, definitions) for each in choices))
     if "enum" in schema or "const" in schema:
         return _choice(schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":

@@ -7,17 +7,23 @@
 | actions.md | core/actions.py, core/action_specs.py, core/action_details.py |
 | api.md | the routes, as openapi.json describes them |
 | schema.md | the migrations |
+| metrics.md | Prometheus' registry |
 """
 
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from prometheus_client import REGISTRY
+
+import synapse_modules
 from scripts.field_words import described, kind_of, sentence, shown
 from synapse_modules.audit.api import audit_routes
 from synapse_modules.audit.config import AuditConfig
@@ -92,8 +98,11 @@ def configuration_page() -> str:
 
 
 def described_keys(model: type[FrozenModel]) -> dict[str, str]:
-    """What the docstring of ``model`` says about each key."""
-    return described(inspect.getdoc(model) or "", model.model_fields)
+    """What the docstrings of ``model`` and of the models it extends say about each key."""
+    found: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        found |= described(inspect.cleandoc(each.__doc__ or ""), model.model_fields)
+    return found
 
 
 def _keys_table(model: type[FrozenModel]) -> list[str]:
@@ -109,16 +118,21 @@ def keys_of(model: type[FrozenModel], prefix: str = "") -> Iterator[tuple[str, s
         default = "required" if key in required else shown(value.get("default"))
         kind = kind_of(value, schema.get("$defs", {}))
         yield f"`{prefix}{key}`", kind, default, texts.get(key, "")
-        inner = _inner_model(model.model_fields[key].annotation)
-        if inner is not None:
-            yield from keys_of(inner, f"{prefix}{key}.")
+        inner = _inner_models(model.model_fields[key].annotation)
+        for each in inner:
+            yield from keys_of(each, f"{prefix}{key}{_variant(each) if len(inner) > 1 else ''}.")
 
 
-def _inner_model(annotation: Any) -> type[FrozenModel] | None:
+def _variant(model: type[FrozenModel]) -> str:
+    """What tells ``model`` from the others that may stand in the same list, in brackets."""
+    (kind,) = model.model_fields["kind"].annotation.__args__  # type: ignore[union-attr]  # a Literal
+    return f"[{kind}]"
+
+
+def _inner_models(annotation: Any) -> list[type[FrozenModel]]:
     if hasattr(annotation, "model_fields"):
-        return cast("type[FrozenModel]", annotation)
-    found = (_inner_model(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((each for each in found if each is not None), None)
+        return [cast("type[FrozenModel]", annotation)]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _inner_models(argument)]
 
 
 # ---------------------------------------------------------------------------------------- vocabularies
@@ -324,6 +338,34 @@ def _comment_above(text: str) -> str:
     return " ".join(lines)
 
 
+# ---------------------------------------------------------------------------------------- metrics
+
+
+def metrics_page() -> str:
+    """Every metric of ours."""
+    lines = [
+        *_prose(
+            "In the registry of the Synapse process, at its metrics listener. Each has the label `server_name`.",
+            "What to raise an alarm for is in the [guide for operators](operator.md#metrics).",
+        ),
+        "",
+        *_table(("metric", "kind", "meaning"), metrics()),
+    ]
+    return _page("Metrics", lines)
+
+
+def metrics() -> list[tuple[str, str, str]]:
+    """Name, kind and meaning of every metric of ours, as Prometheus shows it."""
+    for module in pkgutil.walk_packages(synapse_modules.__path__, "synapse_modules."):
+        if not module.name.startswith("synapse_modules.cli"):
+            import_module(module.name)
+    return sorted(
+        (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, sentence(family.documentation))
+        for family in REGISTRY.collect()
+        if family.name.startswith("synapse_governance_")
+    )
+
+
 # ---------------------------------------------------------------------------------------- pages
 
 
@@ -353,6 +395,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "actions.md": actions_page,
     "api.md": api_page,
     "schema.md": schema_page,
+    "metrics.md": metrics_page,
 }
 
 
