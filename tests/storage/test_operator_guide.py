@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -14,7 +13,7 @@ from synapse_modules.cli.migrate import migrate
 from synapse_modules.storage.database import Database, DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
 from synapse_modules.storage.migrations import require_current
-from tests.support.documents import ROOT
+from tests.support.guides import LOG_DATABASE, LOG_OWNER, LOG_WRITER, log_database, log_section
 from tests.support.templates import postgres_template
 
 if TYPE_CHECKING:
@@ -24,22 +23,12 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Transaction
     from tests.support.postgres import Postgres
 
-GUIDE = (ROOT / "docs" / "operator.md").read_text()
-MAKE, GRANT = (block.strip() for block in re.findall(r"```sql\n(.*?)```", GUIDE, re.DOTALL))
-DATABASE, OWNER, WRITER = "governance_audit", "governance_owner", "governance_writer"
-
 
 @pytest.fixture
 def log(postgres: Postgres) -> Iterator[str]:
     """The log's database and roles, made as the guide says; its name."""
-    for statement in MAKE.split(";\n"):
-        postgres.execute(statement)
-    for statement in GRANT.split(";\n"):
-        postgres.execute(statement, database=DATABASE)
-    yield DATABASE
-    postgres.drop_database(DATABASE)
-    postgres.execute(f"DROP ROLE {OWNER}")
-    postgres.execute(f"DROP ROLE {WRITER}")
+    with log_database(postgres):
+        yield LOG_DATABASE
 
 
 @pytest.fixture
@@ -50,28 +39,24 @@ def homeserver(postgres: Postgres) -> Iterator[str]:
     postgres.drop_database(name)
 
 
-def _section(postgres: Postgres, database: str, user: str) -> dict[str, object]:
-    return {"name": "psycopg2", "args": {**postgres.connection_arguments(database), "user": user}}
-
-
 def _settings(path: Path, postgres: Postgres, user: str, **more: object) -> Path:
-    config = {"signing_key_path": "x", "database": _section(postgres, DATABASE, user)}
+    config = {"signing_key_path": "x", "database": log_section(postgres, user)}
     modules = [{"module": "synapse_modules.plugin.AuditModule", "config": config}]
     path.write_text(json.dumps({"modules": modules, **more}))
     return path
 
 
 def _connect(postgres: Postgres, user: str) -> Database:
-    arguments = {**postgres.connection_arguments(DATABASE), "user": user}
+    arguments = {**postgres.connection_arguments(LOG_DATABASE), "user": user}
     return Database(DatabaseLocation(Dialect.POSTGRES, arguments))
 
 
 def test_the_owner_migrates_and_the_writer_may_read_and_add_only(
     postgres: Postgres, homeserver: str, log: str, tmp_path: Path
 ) -> None:
-    own = _section(postgres, homeserver, "postgres")
-    settings = _settings(tmp_path / "homeserver.yaml", postgres, WRITER, database=own)
-    owner = _settings(tmp_path / "owner.yaml", postgres, OWNER)
+    own = {"name": "psycopg2", "args": postgres.connection_arguments(homeserver)}
+    settings = _settings(tmp_path / "homeserver.yaml", postgres, LOG_WRITER, database=own)
+    owner = _settings(tmp_path / "owner.yaml", postgres, LOG_OWNER)
 
     refused = CliRunner().invoke(migrate, ["-c", str(settings)])
     assert refused.exit_code == 1
@@ -81,7 +66,7 @@ def test_the_owner_migrates_and_the_writer_may_read_and_add_only(
     done = CliRunner().invoke(migrate, ["-c", str(settings), "-c", str(owner)])
     assert done.exit_code == 0, done.stderr
 
-    database = _connect(postgres, WRITER)
+    database = _connect(postgres, LOG_WRITER)
     require_current(database, "audit")
     database.run(_add)
     for statement in ("DELETE FROM governance_audit_keys", "UPDATE governance_audit_keys SET from_ms = 2"):
