@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sqlite3
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,15 +59,30 @@ class DatabaseLocation:
         return f"DatabaseLocation({self.dialect}, {named})"
 
 
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for database in list(_databases):
+        database.close()
+
+
+os.register_at_fork(before=_close_all)
+
+
 class Database:
     """A pool of connections to one database. Safe to use from several threads.
 
     Transactions are serialised by the engine: ``BEGIN IMMEDIATE`` on SQLite, READ COMMITTED on PostgreSQL. A function
     is run again, at most three times in all, when the engine reports a serialisation failure, a deadlock or a lost
     connection: it must therefore be safe to repeat.
+
+    Idle connections are closed before this process forks, as Synapse does to become a daemon: no two processes may
+    share one.
     """
 
     def __init__(self, location: DatabaseLocation) -> None:
+        _databases.add(self)
         self.location = location
         self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
 
