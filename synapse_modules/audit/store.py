@@ -31,7 +31,6 @@ __all__ = [
     "checkpoint",
     "cursor",
     "head",
-    "index_of",
     "insert_checkpoint",
     "insert_head",
     "insert_key",
@@ -129,7 +128,6 @@ _LEAVES = _SQL.add(
     WHERE entry.idx >= ? AND entry.idx < ? ORDER BY entry.idx
     """,
 )
-_INDEX_OF = _SQL.add("the index of a record", "SELECT idx FROM governance_audit_entries WHERE writer = ? AND wseq = ?")
 _HEAD = _SQL.add("the head", "SELECT size, root FROM governance_audit_heads ORDER BY size DESC LIMIT 1")
 _INSERT_HEAD = _SQL.add(
     "move the head", "INSERT INTO governance_audit_heads (size, previous, root, created_ms) VALUES (?, ?, ?, ?)"
@@ -305,13 +303,6 @@ def leaves(transaction: Transaction, begin: int, end: int) -> list[bytes]:
     """The leaves with indexes ``begin`` up to, not including, ``end``."""
     transaction.execute(_LEAVES.text(transaction.dialect), (begin, end))
     return [leaf for (leaf,) in transaction.fetchall()]
-
-
-def index_of(transaction: Transaction, writer: str, wseq: int) -> int | None:
-    """The index of a record, or None while it has none."""
-    transaction.execute(_INDEX_OF.text(transaction.dialect), (writer, wseq))
-    row = transaction.fetchone()
-    return None if row is None else int(row[0])
 
 
 def head(transaction: Transaction) -> Head | None:
