@@ -9,7 +9,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from synapse.types import create_requester
 
+from synapse_modules.core.ports import BACKFILL
 from synapse_modules.homeserver import internals
 from synapse_modules.homeserver.public import Homeserver
 from synapse_modules.homeserver.rooms import room_facts, room_facts_after
@@ -184,6 +186,29 @@ async def _is_at_or_below(api: ModuleApi, event_id: str) -> bool:
 
     writer, ordering = await Homeserver(api).database.run("ordering", read)
     return bool(ordering <= positions[writer])
+
+
+async def _import_a_message(api: ModuleApi, sender: str, room_id: str) -> list[int]:
+    """Store a message as history from elsewhere; its stream ordering, and the position before and after."""
+    before = internals.event_positions(api)[BACKFILL + "master"]
+    content = {"msgtype": "m.text", "body": "history"}
+    message = {"type": "m.room.message", "room_id": room_id, "sender": sender, "content": content}
+    handler, persistence = api._hs.get_event_creation_handler(), api._hs.get_storage_controllers().persistence
+    event, unpersisted = await handler.create_event(create_requester(sender), message)
+    assert persistence is not None
+    await persistence.persist_events([(event, await unpersisted.persist(event))], backfilled=True)
+    ordering = event.internal_metadata.stream_ordering
+    assert ordering is not None
+    return [ordering, before, internals.event_positions(api)[BACKFILL + "master"]]
+
+
+def test_imported_history_has_positions_of_its_own_that_descend(deployment: Deployment) -> None:
+    sender = deployment.register("historian")
+    room = sender.create_room().expect()["room_id"]
+    first, _, _ = inside(deployment.url, _import_a_message, sender=sender.user_id, room_id=room)
+    ordering, before, after = inside(deployment.url, _import_a_message, sender=sender.user_id, room_id=room)
+    assert first == before
+    assert after == ordering < before < 0
 
 
 # ------------------------------------------------------------------------------------------------------- purge
