@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from synapse_modules.audit import service as service_module
 from synapse_modules.audit import store
+from synapse_modules.core.action_specs import check_details
 from synapse_modules.core.actions import Action
 from synapse_modules.core.ports import AuditEvent
 from synapse_modules.homeserver.public import Homeserver
@@ -85,12 +87,11 @@ async def status(_api: ModuleApi) -> dict[str, Any]:
 
 
 def test_the_start_of_a_process_is_recorded_and_sealed(deployment: Deployment, log: Database) -> None:
-    process, events = sorted(
-        sealed(log, Action.AUDIT_START, 2), key=lambda entry: str(entry["details"]["writer"]) == "events"
-    )
-    assert (process["process"], process["server"]) == ("main", deployment.server_name)
-    assert process["details"]["writer"].startswith("main:")
-    assert events["details"]["writer"] == "events"
+    starts = {start["details"]["writer"].partition(":")[0]: start for start in sealed(log, Action.AUDIT_START, 2)}
+    assert set(starts) == {"main", "events"}
+    assert (starts["main"]["process"], starts["main"]["server"]) == ("main", deployment.server_name)
+    for start in starts.values():
+        check_details(Action.AUDIT_START, start["details"])
 
 
 def test_a_login_is_recorded_before_there_is_a_token(deployment: Deployment, log: Database) -> None:
@@ -158,6 +159,24 @@ def test_after_catching_up_every_message_sent_before_is_in_the_log(deployment: D
     stored = rows(log, "SELECT leaf FROM governance_audit_records WHERE action = 'message.send' ORDER BY wseq")
     assert [json.loads(leaf)["details"]["event_id"] for (leaf,) in stored] == event_ids
     sealed(log, Action.MESSAGE_SEND, 20)
+
+
+async def _catch_up_in_a_hurry(_api: ModuleApi) -> None:
+    patience, service_module._CATCH_UP_S = service_module._CATCH_UP_S, 0.5
+    try:
+        await service().catch_up()
+    finally:
+        service_module._CATCH_UP_S = patience
+
+
+def test_catching_up_with_a_log_that_cannot_be_written_gives_up(deployment: Deployment, log: Database) -> None:
+    frank = deployment.register("frank")
+    room = frank.create_room(name="tea").expect()["room_id"]
+    with write_locked(log):
+        frank.send(room, "nobody writes this down yet").expect()
+        with pytest.raises(FailedInside, match="Unavailable: the audit log has not followed the room events in time"):
+            inside(deployment.url, _catch_up_in_a_hurry)
+    inside(deployment.url, _catch_up)
 
 
 # ------------------------------------------------------------------------------------------------------- status

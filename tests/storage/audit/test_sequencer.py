@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,8 @@ from synapse_modules.audit import store
 from synapse_modules.audit.checkpoint import Checkpoint, SigningKey, open_note
 from synapse_modules.audit.merkle import Frontier, cover, leaf_hash
 from synapse_modules.audit.sequencer import LogDamaged, WrongKey
+from synapse_modules.core.action_specs import check_details
+from synapse_modules.core.actions import Action
 from tests.support.audit_log import (
     KEY,
     ORIGIN,
@@ -282,9 +285,12 @@ def test_a_process_that_was_killed_is_closed_once_its_successor_has_begun(log: D
     write(log, "main:b", 1, now_ms=clock.now_ms())
     assert sequencer.run_cycle() == 2
     assert indexes(log)[2:] == [("main:a", 2), ("main:b", 0)]
-    assert rows(log, "SELECT wseq, action, outcome FROM governance_audit_records WHERE closes = 1") == [
-        (2, "audit.stop", "failure")
-    ]
+    closing = rows(log, "SELECT wseq, action, outcome, leaf FROM governance_audit_records WHERE closes = 1")
+    assert [row[:3] for row in closing] == [(2, "audit.stop", "failure")]
+    leaf = json.loads(closing[0][3])
+    assert leaf["details"] == {"writer": "main:a", "records": 2}
+    assert leaf["reason"].startswith("The process ended without a closing record")
+    check_details(Action.AUDIT_STOP, leaf["details"])
     assert signed(log)[0] == 4
 
 
