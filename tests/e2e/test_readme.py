@@ -43,11 +43,12 @@ class Demo:
         self._command = [str(GOVCTL), "dev", "--port", str(port), "--data", "demo"]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Self:
-        """Start it and wait for its last line."""
+    def start(self, *, in_background: bool = False) -> Self:
+        """Start it and wait for its last line; ``in_background`` as a script does, where SIGINT is ignored at first."""
+        ignored = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"] if in_background else []
         with self._output.open("wb") as terminal:
             self._process = subprocess.Popen(
-                [*as_user(None, death_signal="TERM"), *self._command],
+                [*as_user(None, death_signal="TERM"), *ignored, *self._command],
                 cwd=self.folder, env=self.environment,
                 stdout=terminal, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
@@ -83,10 +84,10 @@ class Demo:
             self._process.wait()
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    """A demo in an empty folder, started."""
-    demo = Demo(tmp_path, free_port())
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A demo in an empty folder, started; the last test stops it and starts it again."""
+    demo = Demo(tmp_path_factory.mktemp("newcomer"), free_port())
     try:
         yield demo.start()
     finally:
@@ -109,6 +110,20 @@ def test_each_command_of_the_readme_is_proven_somewhere() -> None:
 def test_make_run_runs_what_is_tested_here() -> None:
     recipe = (ROOT / "Makefile").read_text().partition("\nrun:")[2].partition("\n\n")[0]
     assert RUN in recipe
+
+
+def test_a_second_demo_on_the_same_data_or_port_is_refused_in_one_line(demo: Demo) -> None:
+    port = free_port()
+    same_data = _run(demo, f"{GOVCTL} dev --port {port} --data demo", status=1)
+    assert same_data.splitlines() == [
+        f"govctl: {demo.folder}/demo: is in use by another `govctl dev`. Stop that one, or use --data FOLDER."
+    ]
+    used = re.search(r"http://127\.0\.0\.1:(\d+)", demo.text)
+    assert used is not None
+    same_port = _run(demo, f"{GOVCTL} dev --port {used[1]} --data other", status=1)
+    assert len(same_port.splitlines()) == 1
+    assert f"port {used[1]} cannot be used: address already in use" in same_port
+    shutil.rmtree(demo.folder / "other")
 
 
 def test_the_demo_starts_suggests_what_works_stops_and_keeps_its_data(demo: Demo) -> None:
@@ -136,21 +151,7 @@ def test_the_demo_starts_suggests_what_works_stops_and_keeps_its_data(demo: Demo
     changed.write_bytes(content)
     assert "NOT GENUINE" in _run(demo, f"{GOVCTL} verify {changed}", status=1)
 
-    demo.start()
+    demo.start(in_background=True)
     assert demo.text == first, "a second start shows the same accounts, passwords and rooms"
     assert "LIT-7" in _run(demo, next(command for command in suggestions if "hold list" in command))
     assert demo.interrupt() == 0
-
-
-def test_a_second_demo_on_the_same_data_or_port_is_refused_in_one_line(demo: Demo, tmp_path: Path) -> None:
-    port = free_port()
-    same_data = _run(demo, f"{GOVCTL} dev --port {port} --data demo", status=1)
-    assert same_data.splitlines() == [
-        f"govctl: {tmp_path}/demo: is in use by another `govctl dev`. Stop that one, or use --data FOLDER."
-    ]
-    used = re.search(r"http://127\.0\.0\.1:(\d+)", demo.text)
-    assert used is not None
-    same_port = _run(demo, f"{GOVCTL} dev --port {used[1]} --data other", status=1)
-    assert len(same_port.splitlines()) == 1
-    assert f"port {used[1]} cannot be used: address already in use" in same_port
-    shutil.rmtree(tmp_path / "other")

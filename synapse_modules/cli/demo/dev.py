@@ -52,8 +52,11 @@ def _serving(output: Output, folder: DataFolder, port: int) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal end the block in order; they are how one stops it, not a failure."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """Ctrl-C, SIGTERM and a closed terminal end the block in order; they are how one stops it, not a failure.
+
+    SIGINT is set too: whatever a script starts in the background inherits that it is ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         yield
