@@ -17,6 +17,7 @@ import pydantic
 from synapse_modules.audit import store
 from synapse_modules.audit.export import ExportOrder, bundle_chunks, plan_export
 from synapse_modules.audit.merkle import leaf_hash
+from synapse_modules.audit.receipts import published_head
 from synapse_modules.audit.record import PERSONAL_FIELDS
 from synapse_modules.audit.search import EntryFilter, find
 from synapse_modules.core.actions import Action, Outcome
@@ -190,7 +191,7 @@ class EntriesAnswer(FrozenModel):
 
 
 class CheckpointAnswer(FrozenModel):
-    """The newest signed checkpoint.
+    """The newest signed checkpoint or, where there are witnesses, the newest that one of them cosigned.
 
     Attributes:
         note: in C2SP's form; None while the log is empty. size: entries that it covers.
@@ -265,7 +266,7 @@ class _AuditApi:
     async def checkpoint(self, call: Call) -> CheckpointAnswer:
         del call
         signed, stored = await self._log.reader.run(
-            "audit_checkpoint", lambda transaction: (store.checkpoint(transaction), store.keys(transaction))
+            "audit_checkpoint", lambda transaction: (published_head(transaction), store.keys(transaction))
         )
         keys = tuple(str(key.verifier) for key in self._log.signing_keys) or tuple(reversed(stored))
         return CheckpointAnswer(note=signed.note if signed else None, size=signed.size if signed else 0, keys=keys)

@@ -1,7 +1,8 @@
 """What one process of the homeserver does for all: follow the room events, copy the outbox, order and sign.
 
-All of it runs in one thread of its own, about once a second while something is new, in batches. A step that fails is
-tried again in the next turn and keeps the others from nothing; its problem is logged when it begins, changes or ends.
+Anchors are fed by threads of their own. All else runs in one thread, about once a second while something is new, in
+batches. A step that fails is tried again in the next turn and keeps the others from nothing; its problem is logged when
+it begins, changes or ends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import metrics
+from synapse_modules.audit.discontinuity import RolledBack
 from synapse_modules.audit.problems import DAMAGE, report_problem
 from synapse_modules.audit.sequencer import LogDamaged, WrongKey
 from synapse_modules.audit.writers import count_unordered
@@ -22,6 +24,7 @@ from synapse_modules.homeserver.handoff import Handoff
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from synapse_modules.audit.anchors.keeper import AnchorKeeper
     from synapse_modules.audit.follower import Follower
     from synapse_modules.audit.outbox import OutboxDrain
     from synapse_modules.audit.sequencer import Sequencer
@@ -42,6 +45,7 @@ class Background:
     Args:
         homeserver: this process. log: the audit log's database, where problems are noted.
         follower, drain, sequencer: the steps of a turn, in this order, so that what one finds is sealed in the same.
+        keeper: takes what is sealed to the anchors.
         interval_ms: between the end of a turn and the next one.
     """
 
@@ -52,6 +56,7 @@ class Background:
         follower: Follower,
         drain: OutboxDrain,
         sequencer: Sequencer,
+        keeper: AnchorKeeper,
         interval_ms: int,
     ) -> None:
         self._homeserver = homeserver
@@ -59,6 +64,7 @@ class Background:
         self._follower = follower
         self._drain = drain
         self._sequencer = sequencer
+        self._keeper = keeper
         self._interval_ms = interval_ms
         self._thread = homeserver.threads("governance-audit-order", 1)
         self._pause: Handoff | None = None
@@ -72,6 +78,7 @@ class Background:
 
     async def run(self) -> None:
         """Take turns until :meth:`stop`."""
+        self._keeper.start()
         while not self._stopping:
             if not await self.turn():
                 await self._wait()
@@ -85,6 +92,10 @@ class Background:
         """Begin no further turn by itself."""
         self._stopping = True
         self.wake()
+
+    async def close(self, timeout_s: float) -> None:
+        """Take the newest checkpoint to the anchors, after the last turn; only so long as ``timeout_s``."""
+        await self._homeserver.in_pool(self._thread, lambda: self._keeper.stop(timeout_s))
 
     async def turn(self) -> bool:
         """Take one turn, after the one that runs already; whether much is left to do."""
@@ -109,12 +120,14 @@ class Background:
             ("sequencer", self._order),
         )
         found = [self._attempt(source, step) for source, step in steps]
+        for status in self._keeper.status():
+            self._report(f"anchor {status.name}", status.problem)
         return max(found) >= _MUCH
 
     def _attempt(self, source: str, step: Callable[[], int]) -> int:
         try:
             found = step()
-        except (LogDamaged, WrongKey) as error:
+        except (LogDamaged, RolledBack, WrongKey) as error:
             self._report(DAMAGE, error.sentence())
         except GovernanceError as error:
             self._report(source, error.sentence())
@@ -140,6 +153,7 @@ class Background:
             self._count_unordered()
             raise
         metrics.UNORDERED.labels(self._homeserver.server_name).set(0)
+        self._keeper.may_sign()  # raises while an anchor contradicts the log, although nothing was to be signed
         self._report(DAMAGE, _missing(self._sequencer.gaps))
         return placed
 

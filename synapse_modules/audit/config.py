@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
+from synapse_modules.audit.anchor_config import AnchorConfig, check_anchor_names
 from synapse_modules.audit.checkpoint import check_key_name
 from synapse_modules.core.action_specs import SPECS
 from synapse_modules.core.config import FrozenModel
@@ -115,6 +116,7 @@ class AuditConfig(FrozenModel):
         queue_capacity: records that may wait in one process. When as many do, whoever comes next waits too.
         ack_timeout_ms: how long an action waits for its record to be durable before it counts as not recorded.
         seal_interval_ms: how often, at the least, new records get their index and a signed checkpoint.
+        anchors: where signed checkpoints are kept beyond the reach of whoever controls the database.
         auto_migrate: whether the main process brings the schema up to date; by default on SQLite only.
     """
 
@@ -126,6 +128,7 @@ class AuditConfig(FrozenModel):
     # A guard has five seconds in all: the record must have failed before, so that the reaction is ours to choose.
     ack_timeout_ms: int = pydantic.Field(default=3_000, ge=100, le=4_500)
     seal_interval_ms: int = pydantic.Field(default=1_000, ge=50, le=1_000)
+    anchors: tuple[AnchorConfig, ...] = ()
     auto_migrate: bool | None = None
 
     @pydantic.field_validator("database", mode="before")
@@ -139,6 +142,11 @@ class AuditConfig(FrozenModel):
     @classmethod
     def _names_a_log(cls, origin: str | None) -> str | None:
         return None if origin is None else check_key_name(origin)
+
+    @pydantic.field_validator("anchors")
+    @classmethod
+    def _have_names_of_their_own(cls, anchors: tuple[AnchorConfig, ...]) -> tuple[AnchorConfig, ...]:
+        return check_anchor_names(anchors)
 
 
 def log_location(config: AuditConfig, homeserver: DatabaseLocation) -> DatabaseLocation:

@@ -18,6 +18,7 @@ from synapse_modules.audit.bundle import BundleWriter, Manifest
 from synapse_modules.audit.checkpoint import Checkpoint, open_note, sign_note
 from synapse_modules.audit.merkle import EMPTY_ROOT
 from synapse_modules.audit.proof import skip_hashes
+from synapse_modules.audit.receipts import published_head
 from synapse_modules.audit.search import EntryFilter, read_out
 from synapse_modules.core.errors import Elsewhere, GovernanceError, InvalidInput, Unavailable
 
@@ -84,7 +85,7 @@ async def plan_export(reader: TransactionRunner, keys: Sequence[SigningKey], ord
     if order.kind == "range" and order.wanted.given():
         found = ", ".join(order.wanted.given())
         raise InvalidInput("kind", f"a range with {found}", "no filter, or kind 'selection'")
-    size, note = await _checkpoint(reader, keys)
+    size, note = await _checkpoint(reader, keys, order.wanted.end or 0)
     begin, end = order.wanted.begin, size if order.wanted.end is None else order.wanted.end
     if not begin <= end <= size:
         raise InvalidInput("begin, end", f"{begin} to {end}", f"a range of the {size} entries that have a checkpoint")
@@ -172,9 +173,9 @@ def _rows_for(rows: int, size: int) -> int:
     return max(1, min(_MAX_ROWS, _PAGE_BYTES * rows // max(1, size)))
 
 
-async def _checkpoint(reader: TransactionRunner, keys: Sequence[SigningKey]) -> tuple[int, str]:
-    """Size and note of the newest checkpoint, which one of ``keys`` must have signed; of an empty log a fresh one."""
-    signed = await reader.run("audit_checkpoint", store.checkpoint)
+async def _checkpoint(reader: TransactionRunner, keys: Sequence[SigningKey], at_least: int) -> tuple[int, str]:
+    """Size and note of a newest checkpoint, which one of ``keys`` must have signed; of an empty log a fresh one."""
+    signed = await reader.run("audit_checkpoint", lambda transaction: published_head(transaction, at_least))
     if signed is None:
         return 0, sign_note(Checkpoint(keys[0].verifier.name, 0, EMPTY_ROOT).text(), keys)
     try:

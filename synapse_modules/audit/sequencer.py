@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 
 from synapse_modules.audit import store
 from synapse_modules.audit.checkpoint import Checkpoint, SigningKey, VerifierKey, open_note, sign_note
+from synapse_modules.audit.discontinuity import RolledBack, discontinuities, log_keys
 from synapse_modules.audit.merkle import Frontier, leaf_hash
 from synapse_modules.audit.tiles import TILE_HEIGHT, Tile, TileBuilder, frontier_of
 from synapse_modules.audit.writers import Writers
 from synapse_modules.core.errors import GovernanceError, InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from synapse_modules.audit.record import Recorder
     from synapse_modules.core.clock import Clock
     from synapse_modules.core.ports import Transaction
@@ -61,6 +64,7 @@ class Sequencer:
     Args:
         database: the audit log's. key: signs checkpoints; its name is the log's origin.
         recorder: makes the record of a writer that ended without saying so. clock: for times, which are advisory.
+        may_sign: asked before a checkpoint is signed; raises RolledBack where none may be signed on top of this log.
 
     Attributes:
         damage: what stopped this sequencer for good; None while it works.
@@ -69,7 +73,15 @@ class Sequencer:
         signed_ms: when the newest checkpoint was made, as far as this process knows; None before the first.
     """
 
-    def __init__(self, database: Database, key: SigningKey, recorder: Recorder, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        key: SigningKey,
+        recorder: Recorder,
+        clock: Clock,
+        may_sign: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._may_sign = may_sign
         self._database = database
         self._key = key
         self._recorder = recorder
@@ -84,6 +96,7 @@ class Sequencer:
 
         Raises:
             LogDamaged: now and ever after, until a new process looks again.
+            RolledBack: what is new has its place, and is not signed.
             Exception: whatever stopped it; the next cycle starts from what is stored.
         """
         if self.damage is not None:
@@ -94,6 +107,8 @@ class Sequencer:
         except LogDamaged as damage:
             self.damage = damage
             raise
+        except RolledBack:
+            raise  # what this process knows of the log is right all the same
         except Exception as error:
             self._state = None
             if store.is_conflict(error):
@@ -122,9 +137,13 @@ class Sequencer:
         return count
 
     def sign(self) -> None:
-        """Recompute the tree from what is stored, and sign the head if it is the same."""
+        """Recompute the tree from what is stored, and sign the head if it is the same, and if that may be.
+
+        Raises:
+            RolledBack: an anchor holds a checkpoint that this log does not continue.
+        """
         state = self._loaded()
-        if state.signed.size < state.placed.size:
+        if state.signed.size < state.placed.size and self._may_sign():
             now_ms = self._clock.now_ms()
             state.signed, state.tiles = self._database.run(lambda transaction: self._sign(transaction, state, now_ms))
             self.signed_ms = now_ms
@@ -207,17 +226,26 @@ class Sequencer:
             return Frontier(), TileBuilder()
         self.signed_ms = checkpoint.created_ms
         nodes = store.nodes(transaction, checkpoint.size)
+        origin, keys = self._signer(transaction, checkpoint)
         try:
-            text, _ = open_note(checkpoint.note, [self._key.verifier])
+            text, _ = open_note(checkpoint.note, keys)
             tree = frontier_of(nodes, checkpoint.size)
         except InvalidInput as error:
             raise _contradiction(f"the checkpoint of size {checkpoint.size}", f"its signature ({error})") from None
         except IndexError:
             raise _contradiction("the tiles", f"the checkpoint of size {checkpoint.size}: some are missing") from None
-        if Checkpoint.parse(text) != Checkpoint(self._key.verifier.name, tree.size, tree.root()):
+        if Checkpoint.parse(text) != Checkpoint(origin, tree.size, tree.root()):
             raise _contradiction(f"the first {tree.size} entries", "the signed checkpoint")
         levels = range(1 + tree.size.bit_length() // TILE_HEIGHT)
         return tree, TileBuilder(tree.size, [nodes.tail(level, tree.size) for level in levels])
+
+    def _signer(self, transaction: Transaction, head: store.SignedHead) -> tuple[str, list[VerifierKey]]:
+        """Whose signature ``head`` must have: ours or, where the log goes on under a new origin, the former one's."""
+        own = self._key.verifier
+        for found in discontinuities(transaction):
+            if found.origin == own.name and (found.size, found.root) == (head.size, head.root):
+                return found.previous, [key for key in log_keys(transaction, own) if key.name == found.previous]
+        return own.name, [own]
 
     def _check_key(self, transaction: Transaction) -> None:
         known = store.keys(transaction)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from synapse_modules import __version__
 from synapse_modules.audit import metrics, store
+from synapse_modules.audit.anchors.factory import anchor_warnings, make_anchors
+from synapse_modules.audit.anchors.keeper import AnchorKeeper
 from synapse_modules.audit.background import Background
 from synapse_modules.audit.config import Reaction, log_origin, signing_key_path
 from synapse_modules.audit.follower import Follower
@@ -16,6 +18,7 @@ from synapse_modules.audit.intake import Intake
 from synapse_modules.audit.key_file import generate_key, load_key
 from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
 from synapse_modules.audit.problems import DAMAGE, open_problems
+from synapse_modules.audit.receipts import newest_receipts
 from synapse_modules.audit.record import Recorder
 from synapse_modules.audit.sequencer import Sequencer
 from synapse_modules.audit.writers import count_unordered
@@ -31,7 +34,7 @@ from synapse_modules.homeserver.handoff import Handoff
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from synapse_modules.audit.checkpoint import SigningKey
+    from synapse_modules.audit.checkpoint import SigningKey, VerifierKey
     from synapse_modules.audit.config import AuditConfig
     from synapse_modules.audit.record import Record
     from synapse_modules.core.ports import Transaction, TransactionRunner
@@ -199,6 +202,7 @@ class AuditService:
                 logger.error("the audit log could not be closed in good order: its last record is missing")
             if self._background is not None:
                 await within(_CLOSE_S * 1000, self._background.turn)
+                await self._background.close(_CLOSE_S)
         except Exception:
             logger.exception("the audit log could not be closed in good order")
 
@@ -216,9 +220,18 @@ class AuditService:
 
     def _make_background(self, own: Database) -> Background:
         self._key = self._load_or_make_key()
-        sequencer = Sequencer(self._log, self._key, self._recorder, self._homeserver)
+        keeper = self._make_keeper(self._key.verifier)
+        sequencer = Sequencer(self._log, self._key, self._recorder, self._homeserver, keeper.may_sign)
         drain = OutboxDrain(own, self._log)
-        return Background(self._homeserver, self._log, self._follower, drain, sequencer, self._config.seal_interval_ms)
+        interval_ms = self._config.seal_interval_ms
+        return Background(self._homeserver, self._log, self._follower, drain, sequencer, keeper, interval_ms)
+
+    def _make_keeper(self, key: VerifierKey) -> AnchorKeeper:
+        for warning in anchor_warnings(self._config.anchors, self._log.location):
+            logger.warning("%s", warning)
+        anchors = make_anchors(self._config.anchors, self._origin, self._log, self._homeserver)
+        server_name = self._homeserver.server_name
+        return AnchorKeeper(self._log, key, anchors, server_name=server_name, clock=self._homeserver)
 
     def _load_or_make_key(self) -> SigningKey:
         """The log's key; a new one only for a log that was never signed."""
@@ -240,6 +253,10 @@ def _stored_status(transaction: Transaction) -> dict[str, Any]:
         "checkpoint_ms": signed.created_ms if signed else None,
         "keys": list(reversed(store.keys(transaction))),
         "unordered": count_unordered(transaction),
+        "anchors": [
+            {"name": each.anchor, "kind": each.kind, "size": each.size, "anchored_ms": each.anchored_ms}
+            for each in newest_receipts(transaction)
+        ],
         "problems": problems,
         "damage": problems.get(DAMAGE),
     }

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synapse_modules.audit.anchors.config import (
+from synapse_modules.audit.anchor_config import (
     FileAnchorConfig,
     HttpAnchorConfig,
     TimestampAnchorConfig,
@@ -25,7 +25,7 @@ from synapse_modules.core.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from synapse_modules.audit.anchors.config import AnchorConfig, ServerConfig
+    from synapse_modules.audit.anchor_config import AnchorConfig, ServerConfig
     from synapse_modules.audit.anchors.model import Anchor
     from synapse_modules.core.clock import Clock
     from synapse_modules.storage.database import Database, DatabaseLocation
@@ -92,7 +92,8 @@ def _transport(config: ServerConfig) -> Transport:
     try:
         return Transport(config.name, timeout_s=config.timeout_s, ca_file=ca_file, proxy=config.proxy)
     except (OSError, ssl.SSLError) as error:
-        raise InvalidInput(f"ca_file of anchor {config.name}", config.ca_file, f"PEM certificates ({error})") from None
+        where = f"anchor {config.name}, ca_file {config.ca_file}"
+        raise InvalidInput(where, str(error), "certificates in PEM form") from None
 
 
 def _warnings(config: AnchorConfig, location: DatabaseLocation) -> list[str]:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 from synapse_modules.audit.anchors import metrics
 from synapse_modules.audit.anchors.model import AnchorContradicts, AnchorFailed, Held
 from synapse_modules.audit.anchors.rollback import ask, check_held, judge
-from synapse_modules.audit.anchors.store import Receipt, insert_receipt, newest_receipt, waiting_since
+from synapse_modules.audit.receipts import Receipt, insert_receipt, newest_receipt, waiting_since
 from synapse_modules.core.errors import GovernanceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from synapse_modules.audit.anchors.model import Anchor, AnchorKind
+    from synapse_modules.audit.anchor_config import AnchorKind
+    from synapse_modules.audit.anchors.model import Anchor
     from synapse_modules.audit.anchors.offer import Offer
-    from synapse_modules.audit.anchors.rollback import Contradiction
     from synapse_modules.audit.checkpoint import VerifierKey
+    from synapse_modules.audit.discontinuity import Contradiction
     from synapse_modules.core.clock import Clock
     from synapse_modules.storage.database import Database
 
@@ -72,11 +73,11 @@ class Surroundings:
 
 
 class _Task:
-    """Something that is due again and again, with growing pauses while it fails."""
+    """Something that is due again and again; while it fails, after ``pause_s`` seconds and then ever longer ones."""
 
-    def __init__(self, work: Callable[[], None], interval_s: float, monotonic: Callable[[], float]) -> None:
+    def __init__(self, work: Callable[[], None], pause_s: float, monotonic: Callable[[], float]) -> None:
         self._work = work
-        self._interval_s = interval_s
+        self._pause_s = pause_s
         self._monotonic = monotonic
         self.due_at = monotonic()
         self.failures = 0
@@ -91,8 +92,8 @@ class _Task:
         except GovernanceError as error:
             self.problem = str(error)
             self.failures += 1
-            pause = min(self._interval_s * 2 ** (self.failures - 1), max(self._interval_s, _LONGEST_PAUSE_S))
-            self.due_at = self._monotonic() + pause
+            longest = max(self._pause_s, _LONGEST_PAUSE_S)
+            self.again_in(min(self._pause_s * 2.0 ** min(self.failures - 1, 16), longest))
             return True
         self.failures, self.problem = 0, None
         return False
@@ -134,7 +135,7 @@ class Feeder:
         self._known = False
         self._taken = 0
         self._published_at = around.monotonic() - interval_s
-        self._check = _Task(self._compare, max(_CHECK_S, interval_s), around.monotonic)
+        self._check = _Task(self._compare, interval_s, around.monotonic)
         self._publish = _Task(self._hand_over, interval_s, around.monotonic)
         self._labels = (around.server_name, anchor.name, anchor.kind.value)
         self._show_metrics()
@@ -161,7 +162,8 @@ class Feeder:
 
     def _compare(self) -> None:
         around = self._around
-        held, found = ask(around.database, self.anchor, around.key)
+        head = self._offer.current()
+        held, found = ask(around.database, self.anchor, around.key, None if head is None else head.note)
         self._known = True
         receipt = around.database.run(lambda transaction: newest_receipt(transaction, self.anchor.name), read_only=True)
         if found is None and receipt is not None:
@@ -222,11 +224,6 @@ class Feeder:
 
     def _note(self, failed: bool) -> None:
         problem = self._publish.problem or self._check.problem
-        if problem != self.status.problem:
-            if problem is None:
-                logger.info("anchor %s works again", self.anchor.name)
-            else:
-                logger.warning("anchor %s: %s", self.anchor.name, problem)
         failures = max(self._publish.failures, self._check.failures)
         self.status = replace(self.status, failures=failures, problem=problem, contradiction=self.contradiction)
         if failed:

@@ -11,7 +11,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from synapse_modules.audit.anchors.model import AnchorFailed, AnchorKind, Held
+from synapse_modules.audit.anchor_config import AnchorKind
+from synapse_modules.audit.anchors.model import AnchorFailed, Held
 from synapse_modules.audit.checkpoint import Checkpoint, split_note
 from synapse_modules.storage.dialect import Dialect
 
@@ -58,12 +59,13 @@ class FileAnchor:
             raise self._failed("cannot be written", error) from None
         return json.dumps({"offset": offset}).encode("ascii")
 
-    def latest(self) -> Held | None:
+    def latest(self, offered: str | None = None) -> Held | None:
         """The last checkpoint in the file or, where the file has none, in the newest file that was rotated away.
 
         Raises:
             AnchorFailed: a file cannot be read.
         """
+        del offered
         try:
             for path in self._files():
                 held = _last_checkpoint(_tail(path))

@@ -6,7 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from synapse_modules.audit.anchors.model import AnchorFailed, AnchorKind, Held
+from synapse_modules.audit.anchor_config import AnchorKind
+from synapse_modules.audit.anchors.model import AnchorFailed, Held
 from synapse_modules.audit.checkpoint import Checkpoint, split_note
 from synapse_modules.core.errors import InvalidInput
 
@@ -55,12 +56,13 @@ class HttpAnchor:
             raise self._refused(answer)
         return answer.body
 
-    def latest(self) -> Held | None:
+    def latest(self, offered: str | None = None) -> Held | None:
         """What the endpoint gives back; None when it has nothing, or was given no ``read_url``.
 
         Raises:
             AnchorFailed: it did not answer, or not with a checkpoint.
         """
+        del offered
         if self._read_url is None:
             return None
         answer = self._transport.get(self._read_url, self._headers())

@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING
 from synapse_modules.audit.anchors.feeder import Feeder, Surroundings
 from synapse_modules.audit.anchors.model import PROMISED_S
 from synapse_modules.audit.anchors.offer import Offer
-from synapse_modules.audit.anchors.rollback import RolledBack
+from synapse_modules.audit.discontinuity import RolledBack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from synapse_modules.audit.anchors.feeder import AnchorStatus
     from synapse_modules.audit.anchors.model import Anchor
-    from synapse_modules.audit.anchors.rollback import Contradiction
     from synapse_modules.audit.checkpoint import VerifierKey
+    from synapse_modules.audit.discontinuity import Contradiction
     from synapse_modules.core.clock import Clock
     from synapse_modules.storage.database import Database
 
 __all__ = ["AnchorKeeper"]
 
 logger = logging.getLogger(__name__)
+_http_log = logging.getLogger("httpx")
 
 _START_S = 10.0
 _AFTER_A_BUG_S = 60.0
@@ -66,6 +67,8 @@ class AnchorKeeper:
     def start(self) -> None:
         """Begin. Call it after the process has forked for the last time."""
         self._ready_at = self._monotonic() + _START_S
+        if _http_log.level == logging.NOTSET:
+            _http_log.setLevel(logging.WARNING)  # else it tells of every single request
         for feeder in self.feeders:
             name = f"governance-anchor-{feeder.anchor.name}"
             thread = threading.Thread(target=self._run, args=(feeder,), name=name, daemon=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from synapse_modules.core.errors import GovernanceError
@@ -11,21 +10,12 @@ from synapse_modules.core.errors import GovernanceError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from synapse_modules.audit.store import SignedHead
+    from synapse_modules.audit.anchor_config import AnchorKind
 
-__all__ = ["PROMISED_S", "Anchor", "AnchorContradicts", "AnchorFailed", "AnchorKind", "Held", "LogReader"]
+__all__ = ["PROMISED_S", "Anchor", "AnchorContradicts", "AnchorFailed", "Held", "LogReader"]
 
 PROMISED_S = 10.0
 """At least one anchor gets what is new this often, in seconds; what came later is not protected yet."""
-
-
-class AnchorKind(StrEnum):
-    """What an anchor is."""
-
-    FILE = "file"
-    HTTP = "http"
-    TIMESTAMP = "timestamp"
-    WITNESS = "witness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +38,13 @@ class AnchorContradicts(AnchorFailed):
     """An anchor refused a checkpoint because it says that it holds one that does not fit.
 
     Attributes:
-        held: what it says it holds; None when it says no more than that it does not fit.
+        held: what it says it holds; None when it does not say.
+        compared: whether it has compared the two, and not only their sizes.
     """
 
-    def __init__(self, problem: str, held: Held | None, *, where: str) -> None:
+    def __init__(self, problem: str, held: Held | None, *, compared: bool, where: str) -> None:
         self.held = held
+        self.compared = compared
         super().__init__(problem, where=where)
 
 
@@ -79,11 +71,16 @@ class Anchor(Protocol):
             AnchorContradicts: it says that it holds another history.
         """
 
-    def latest(self) -> Held | None:
+    def latest(self, offered: str | None) -> Held | None:
         """What the anchor holds; None when it holds nothing, or is of a kind that cannot be asked.
+
+        Args:
+            offered: the checkpoint that it would be handed next, for a kind that answers by comparing; None of an
+                empty log.
 
         Raises:
             AnchorFailed: it did not answer.
+            AnchorContradicts: it says that it holds another history than the one offered.
         """
 
     def check_receipt(self, note: str, receipt: bytes) -> bool:
@@ -95,9 +92,6 @@ class Anchor(Protocol):
 
 class LogReader(Protocol):
     """What a witness's anchor needs to know of the log."""
-
-    def newest(self) -> SignedHead | None:
-        """The newest checkpoint."""
 
     def consistency(self, old: int, new: int) -> Sequence[bytes]:
         """The proof that the tree of ``old`` leaves is a prefix of that of ``new`` leaves; both have a checkpoint.

@@ -12,8 +12,8 @@ from synapse_modules.audit.anchors.rollback import check_held
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from synapse_modules.audit.anchors.rollback import Contradiction
     from synapse_modules.audit.checkpoint import VerifierKey
+    from synapse_modules.audit.discontinuity import Contradiction
     from synapse_modules.storage.database import Database
 
 __all__ = ["Offer"]

@@ -1,4 +1,4 @@
-"""What anchors read of the log: its newest checkpoint, and proofs."""
+"""What anchors read of the log: proofs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from synapse_modules.audit.anchors.model import AnchorFailed
 from synapse_modules.audit.proof import consistency_proof
 
 if TYPE_CHECKING:
-    from synapse_modules.audit.store import SignedHead
     from synapse_modules.storage.database import Database
 
 __all__ = ["StoredLog"]
@@ -20,10 +19,6 @@ class StoredLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def newest(self) -> SignedHead | None:
-        """The newest checkpoint."""
-        return self._database.run(store.checkpoint, read_only=True)
 
     def consistency(self, old: int, new: int) -> list[bytes]:
         """The proof that the tree of ``old`` leaves is a prefix of that of ``new`` leaves.

@@ -7,71 +7,36 @@ every verifier is warned of.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import store
 from synapse_modules.audit.anchors.model import AnchorContradicts, AnchorFailed, Held
-from synapse_modules.audit.anchors.store import discontinuities, newest_receipts
-from synapse_modules.audit.checkpoint import Checkpoint, VerifierKey, open_note
+from synapse_modules.audit.checkpoint import Checkpoint, open_note
+from synapse_modules.audit.discontinuity import Contradiction, discontinuities, log_keys
 from synapse_modules.audit.merkle import EMPTY_ROOT
 from synapse_modules.audit.proof import consistency_proof, verify_consistency
-from synapse_modules.core.errors import GovernanceError, InvalidInput
+from synapse_modules.audit.receipts import newest_receipts
+from synapse_modules.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from synapse_modules.audit.anchors.model import Anchor
+    from synapse_modules.audit.checkpoint import VerifierKey
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
 
 __all__ = [
-    "Contradiction",
-    "RolledBack",
     "ask",
     "check_anchors",
     "check_held",
     "check_receipts",
     "compare",
     "judge",
-    "log_keys",
 ]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Contradiction:
-    """A checkpoint outside that the log does not continue.
-
-    Attributes:
-        anchor: who holds it. size: of its tree. problem: what is wrong, as a sentence without a full stop.
-        note: the checkpoint, signed by the log itself: the proof. None where the anchor only said so.
-    """
-
-    anchor: str
-    size: int
-    problem: str
-    note: str | None = None
-
-
-class RolledBack(GovernanceError):
-    """The log is not what it was when an anchor took its checkpoint: nothing may be signed on top.
-
-    Attributes:
-        contradiction: what was found.
-    """
-
-    def __init__(self, contradiction: Contradiction) -> None:
-        self.contradiction = contradiction
-        super().__init__(
-            contradiction.problem,
-            where=f"anchor {contradiction.anchor}",
-            advice="Nothing is signed. Was a backup restored, did a replica take over, were rows edited? Bring the "
-            "right database back, or continue under a new origin as the guide to the audit log describes",
-        )
 
 
 def check_anchors(database: Database, anchors: Iterable[Anchor], key: VerifierKey) -> Contradiction | None:
@@ -85,11 +50,12 @@ def check_anchors(database: Database, anchors: Iterable[Anchor], key: VerifierKe
         key: what the log signs with now.
     """
     found = check_receipts(database, key)
+    newest = database.run(store.checkpoint, read_only=True)
     for anchor in anchors:
         if found is not None:
             break
         try:
-            _, found = ask(database, anchor, key)
+            _, found = ask(database, anchor, key, None if newest is None else newest.note)
         except AnchorFailed as error:
             logger.warning("the log could not be compared with what an anchor holds: %s", error)
     return found
@@ -108,14 +74,22 @@ def check_receipts(database: Database, key: VerifierKey) -> Contradiction | None
     return None
 
 
-def ask(database: Database, anchor: Anchor, key: VerifierKey) -> tuple[Held | None, Contradiction | None]:
+def ask(
+    database: Database, anchor: Anchor, key: VerifierKey, offered: str | None
+) -> tuple[Held | None, Contradiction | None]:
     """What ``anchor`` holds, and how it contradicts the log, if it does.
+
+    Args:
+        database: the audit log's.
+        anchor: whom to ask.
+        key: what the log signs with.
+        offered: the checkpoint that the anchor would be handed next.
 
     Raises:
         AnchorFailed: it cannot be asked, or what it holds is no checkpoint of this log.
     """
     try:
-        held = anchor.latest()
+        held = anchor.latest(offered)
     except AnchorContradicts as refusal:
         return refusal.held, judge(database, anchor.name, refusal, key)
     return held, None if held is None else check_held(database, anchor.name, held, key)
@@ -132,23 +106,14 @@ def judge(database: Database, anchor: str, refusal: AnchorContradicts, key: Veri
     """What it means that ``anchor`` refused a checkpoint as contradicting its own.
 
     Raises:
-        AnchorFailed: nothing: it named a size that the log has reached meanwhile.
+        AnchorFailed: nothing: it holds a larger one, which the log has reached meanwhile.
     """
     held = refusal.held
     found = None if held is None else check_held(database, anchor, held, key)
-    if found is None and held is not None and held.note is None:
+    if found is None and not refusal.compared:
         raise AnchorFailed(refusal.problem, where=anchor, advice="The log has got there meanwhile")
     # Without a checkpoint that proves it, there is the word of an anchor that the operator chose to trust.
     return found or Contradiction(anchor, 0 if held is None else held.size, refusal.problem)
-
-
-def log_keys(transaction: Transaction, key: VerifierKey) -> list[VerifierKey]:
-    """What the log has ever signed with, the present ``key`` first. Rows that are no keys are left aside."""
-    found = [key]
-    for text in store.keys(transaction):
-        with contextlib.suppress(InvalidInput):
-            found.append(VerifierKey.parse(text))
-    return list(dict.fromkeys(found))
 
 
 def compare(transaction: Transaction, anchor: str, held: Held, keys: Sequence[VerifierKey]) -> Contradiction | None:

@@ -17,7 +17,8 @@ from rfc3161_client import (
     decode_timestamp_response,
 )
 
-from synapse_modules.audit.anchors.model import AnchorFailed, AnchorKind
+from synapse_modules.audit.anchor_config import AnchorKind
+from synapse_modules.audit.anchors.model import AnchorFailed
 from synapse_modules.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ class TimestampAnchor:
             raise AnchorFailed(f"gave no valid time stamp: {error}", where=self.name) from None
         return answer.body
 
-    def latest(self) -> Held | None:
+    def latest(self, offered: str | None = None) -> Held | None:
         """An authority keeps nothing."""
+        del offered
         return None
 
     def check_receipt(self, note: str, receipt: bytes) -> bool:

@@ -11,8 +11,9 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+from synapse_modules.audit.anchor_config import AnchorKind
 from synapse_modules.audit.anchors.http import NOTE_TYPE, held_of
-from synapse_modules.audit.anchors.model import AnchorContradicts, AnchorFailed, AnchorKind, Held
+from synapse_modules.audit.anchors.model import AnchorContradicts, AnchorFailed, Held
 from synapse_modules.audit.checkpoint import Checkpoint, split_note
 from synapse_modules.audit.cosignature import add_signatures, cosignatures
 from synapse_modules.core.errors import InvalidInput
@@ -88,19 +89,18 @@ class WitnessAnchor:
                 raise self._larger()
         raise AnchorFailed("it names another size each time: somebody else feeds it too", where=self.name)
 
-    def latest(self) -> Held | None:
-        """The log's newest checkpoint, once it has been cosigned again: only if the witness's own is a prefix of it.
+    def latest(self, offered: str | None) -> Held | None:
+        """What is ``offered``, once it has been cosigned: only if the witness's own is a prefix of it.
 
         Of an empty log, what the witness shows.
 
         Raises:
             AnchorFailed, AnchorContradicts: as :meth:`publish` does.
         """
-        newest = self._log.newest()
-        if newest is None:
+        if offered is None:
             return self._shown()
-        self.publish(newest.note)
-        return Held(newest.size, newest.note)
+        self.publish(offered)
+        return Held(Checkpoint.parse(split_note(offered)[0]).size, offered)
 
     def check_receipt(self, note: str, receipt: bytes) -> bool:
         """Whether ``receipt`` is this witness's cosignature on ``note``."""
@@ -144,16 +144,16 @@ class WitnessAnchor:
 
     def _refused(self, answer: Answer) -> AnchorFailed:
         if answer.status == _INCONSISTENT:
-            return AnchorContradicts(
-                "what it has cosigned is no prefix of this log", self._shown_if_any(), where=self.name
-            )
+            problem = "what it has cosigned is no prefix of this log"
+            return AnchorContradicts(problem, self._shown_if_any(), compared=True, where=self.name)
         advice = _ADVICE.get(answer.status, "")
         return AnchorFailed(f"answered with status {answer.status}: {answer.text()}", where=self.name, advice=advice)
 
     def _larger(self) -> AnchorContradicts:
         shown = self._shown_if_any()
         held = shown if shown is not None and shown.size == self._size else Held(self._size)
-        return AnchorContradicts(f"it has cosigned a checkpoint of size {self._size}", held, where=self.name)
+        problem = f"it has cosigned a checkpoint of size {self._size}"
+        return AnchorContradicts(problem, held, compared=False, where=self.name)
 
     def _shown_if_any(self) -> Held | None:
         try:

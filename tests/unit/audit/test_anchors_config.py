@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from synapse_modules.audit.anchors.config import AnchorConfig, check_anchor_names
+from synapse_modules.audit.anchor_config import AnchorConfig, AnchorKind, check_anchor_names
 from synapse_modules.audit.anchors.factory import anchor_warnings, make_anchors
-from synapse_modules.audit.anchors.model import AnchorKind
 from synapse_modules.core.clock import SystemClock
 from synapse_modules.core.config import FrozenModel, parse_document
 from synapse_modules.core.errors import InvalidInput

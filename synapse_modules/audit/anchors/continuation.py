@@ -10,8 +10,8 @@ import base64
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import store
-from synapse_modules.audit.anchors.store import Discontinuity, insert_discontinuity
 from synapse_modules.audit.checkpoint import Checkpoint, VerifierKey, split_note
+from synapse_modules.audit.discontinuity import Discontinuity, insert_discontinuity
 from synapse_modules.audit.intake import writer_name
 from synapse_modules.audit.merkle import EMPTY_ROOT
 from synapse_modules.core.actions import Action
@@ -19,7 +19,7 @@ from synapse_modules.core.errors import InvalidInput
 from synapse_modules.core.ports import AuditEvent
 
 if TYPE_CHECKING:
-    from synapse_modules.audit.anchors.rollback import Contradiction
+    from synapse_modules.audit.discontinuity import Contradiction
     from synapse_modules.audit.record import Recorder
     from synapse_modules.core.clock import Clock, RandomBytes
     from synapse_modules.core.ports import Transaction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from enum import StrEnum
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from synapse_modules.core.errors import InvalidInput
 
 __all__ = [
     "AnchorConfig",
+    "AnchorKind",
     "FileAnchorConfig",
     "HttpAnchorConfig",
     "ServerConfig",
@@ -24,6 +26,15 @@ __all__ = [
 ]
 
 _Path = Annotated[str, pydantic.Field(min_length=1)]
+
+
+class AnchorKind(StrEnum):
+    """What an anchor is."""
+
+    FILE = "file"
+    HTTP = "http"
+    TIMESTAMP = "timestamp"
+    WITNESS = "witness"
 
 
 class _AnchorConfig(FrozenModel):
@@ -42,6 +53,7 @@ class FileAnchorConfig(_AnchorConfig):
     """A file to which checkpoints are appended.
 
     Attributes:
+        kind: tells it from the other kinds.
         path: the file, best on another machine's disk, where whoever can write the database cannot.
     """
 
@@ -74,6 +86,7 @@ class HttpAnchorConfig(ServerConfig):
     """An endpoint that takes checkpoints by POST.
 
     Attributes:
+        kind: tells it from the other kinds.
         read_url: where the latest checkpoint can be read back; without it a rollback cannot be noticed there.
         token_file: file with the bearer token, readable by its owner alone.
         unsafe_plain_http: allow ``http://`` beyond this machine. Whoever is on the way can then answer in its place.
@@ -94,6 +107,7 @@ class TimestampAnchorConfig(ServerConfig):
     """A time stamping authority (RFC 3161). Its answers prove themselves: ``http://`` is no danger.
 
     Attributes:
+        kind: tells it from the other kinds.
         root_certificates: PEM file with the certificates that the authority's certificate must come from.
     """
 
@@ -110,6 +124,7 @@ class WitnessAnchorConfig(ServerConfig):
     """A witness (https://c2sp.org/tlog-witness). Its operator needs the log's origin and verifier key.
 
     Attributes:
+        kind: tells it from the other kinds.
         url: its submission prefix.
         key: its verifier key for cosignatures, ``name+hash+base64`` of type 0x04.
         monitoring_url: its monitoring prefix; by default ``url``.

@@ -1,12 +1,12 @@
-"""Receipts of anchors, and discontinuities of the log: every statement. Inserts and reads; nothing is ever changed."""
+"""Receipts of anchors: every statement. Inserts and reads; nothing is ever changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from synapse_modules.audit import store as log_store
-from synapse_modules.audit.anchors.model import AnchorKind
+from synapse_modules.audit import store
+from synapse_modules.audit.anchor_config import AnchorKind
 from synapse_modules.audit.cosignature import add_signatures
 from synapse_modules.storage.statements import StatementHome
 
@@ -14,16 +14,13 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Transaction
 
 __all__ = [
-    "Discontinuity",
     "Receipt",
     "cosignature_lines",
-    "discontinuities",
-    "insert_discontinuity",
     "insert_receipt",
     "newest_anchored",
     "newest_receipt",
     "newest_receipts",
-    "published_note",
+    "published_head",
     "receipts_of",
     "waiting_since",
 ]
@@ -57,29 +54,13 @@ _RECEIPTS_OF = _SQL.add(
 _NEWEST_ANCHORED = _SQL.add(
     "the newest checkpoint that an anchor of this kind took",
     """
-    SELECT checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.created_ms
-    FROM governance_audit_checkpoints AS checkpoint
-    WHERE checkpoint.size = (SELECT MAX(size) FROM governance_audit_anchors WHERE kind = ?)
+    SELECT size, root, note, created_ms FROM governance_audit_checkpoints
+    WHERE size = (SELECT MAX(size) FROM governance_audit_anchors WHERE kind = ?)
     """,
 )
 _WAITING_SINCE = _SQL.add(
     "the oldest checkpoint after a size",
     "SELECT created_ms FROM governance_audit_checkpoints WHERE size > ? ORDER BY size LIMIT 1",
-)
-_DISCONTINUITIES = _SQL.add(
-    "where the log went on under another origin",
-    """
-    SELECT origin, previous, size, root, anchor, evidence, reason, recorded_ms
-    FROM governance_audit_discontinuities ORDER BY recorded_ms, origin
-    """,
-)
-_INSERT_DISCONTINUITY = _SQL.add(
-    "record a discontinuity",
-    """
-    INSERT INTO governance_audit_discontinuities (
-        origin, previous, size, root, anchor, evidence, reason, recorded_ms
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-    """,
 )
 
 
@@ -98,27 +79,6 @@ class Receipt:
     note: str
     anchored_ms: int
     data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Discontinuity:
-    """Where the log went on under another origin.
-
-    Attributes:
-        origin, previous: the new one and the one before.
-        size, root: the newest checkpoint that the log still had; the new origin's are continuations of it.
-        anchor, evidence: who contradicted, and the checkpoint that proves it or, without one, what the anchor said.
-        reason: the operator's words. recorded_ms: when.
-    """
-
-    origin: str
-    previous: str
-    size: int
-    root: bytes
-    anchor: str
-    evidence: str
-    reason: str
-    recorded_ms: int
 
 
 def insert_receipt(transaction: Transaction, receipt: Receipt) -> None:
@@ -150,51 +110,31 @@ def cosignature_lines(transaction: Transaction, size: int) -> list[str]:
     return [receipt.data.decode() for receipt in receipts if receipt.kind is AnchorKind.WITNESS]
 
 
-def newest_anchored(transaction: Transaction, kind: AnchorKind) -> log_store.SignedHead | None:
+def newest_anchored(transaction: Transaction, kind: AnchorKind) -> store.SignedHead | None:
     """The newest checkpoint that an anchor of ``kind`` took; None when there is none."""
     rows = _NEWEST_ANCHORED.rows(transaction, (kind,))
-    return log_store.SignedHead(*rows[0]) if rows else None
+    return store.SignedHead(*rows[0]) if rows else None
 
 
-def published_note(transaction: Transaction) -> str | None:
-    """The checkpoint to show to the world, with its cosignatures: None for an empty log.
+def published_head(transaction: Transaction, at_least: int = 0) -> store.SignedHead | None:
+    """The checkpoint to show to the world, its cosignatures in its note: None for an empty log.
 
-    It is the newest that a witness cosigned, as long as that is at most a minute older than the newest of all.
+    It is the newest that a witness cosigned, as long as that has ``at_least`` so many entries and is at most a minute
+    older than the newest of all; else the newest of all.
     """
-    newest = log_store.checkpoint(transaction)
+    newest = store.checkpoint(transaction)
     if newest is None:
         return None
     cosigned = newest_anchored(transaction, AnchorKind.WITNESS)
-    shown = newest
-    if cosigned is not None and newest.created_ms - cosigned.created_ms <= _COSIGNED_LATELY_MS:
-        shown = cosigned
-    return add_signatures(shown.note, cosignature_lines(transaction, shown.size))
+    if cosigned is None or cosigned.size < at_least or newest.created_ms - cosigned.created_ms > _COSIGNED_LATELY_MS:
+        return newest
+    return replace(cosigned, note=add_signatures(cosigned.note, cosignature_lines(transaction, cosigned.size)))
 
 
 def waiting_since(transaction: Transaction, size: int) -> int | None:
     """When the oldest checkpoint beyond ``size`` was signed, in milliseconds; None when there is none."""
     rows = _WAITING_SINCE.rows(transaction, (size,))
     return int(rows[0][0]) if rows else None
-
-
-def discontinuities(transaction: Transaction) -> list[Discontinuity]:
-    """Where the log went on under another origin, oldest first."""
-    return [Discontinuity(*row) for row in _DISCONTINUITIES.rows(transaction)]
-
-
-def insert_discontinuity(transaction: Transaction, found: Discontinuity) -> None:
-    """Record a discontinuity; a conflict when one origin or the other has one already."""
-    values = (
-        found.origin,
-        found.previous,
-        found.size,
-        found.root,
-        found.anchor,
-        found.evidence,
-        found.reason,
-        found.recorded_ms,
-    )
-    _INSERT_DISCONTINUITY.run(transaction, values)
 
 
 def _receipt(row: tuple[Any, ...]) -> Receipt:
