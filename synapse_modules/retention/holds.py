@@ -102,7 +102,7 @@ _TRIGGERS = _SQL.add(
     "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('events', 'event_json')",
     postgres="""
     SELECT tgname FROM pg_trigger
-    WHERE tgrelid IN ('events'::regclass, 'event_json'::regclass) AND tgenabled IN ('O', 'A')
+    WHERE tgrelid IN ('events'::regclass, 'event_json'::regclass) AND tgenabled IN ('O', 'A') AND NOT tgisinternal
     """,
 )
 _WITHOUT_HOLD = """
