@@ -138,6 +138,15 @@ def test_events_are_copied_in_order_up_to_the_position_and_once(
     assert keys(log) == ["$11", "$12", "$13", "$14"]
 
 
+def test_who_asks_for_less_than_was_followed_is_not_kept_waiting(
+    follower: Follower, tables: EventTables, log: Database
+) -> None:
+    tables.add_many(range(11, 15))
+    follow(follower, {"master": 14})
+    assert follower.caught_up({"master": 12})
+    assert cursors(log).reached["master"] == 14
+
+
 def test_a_cycle_that_finds_nothing_new_writes_nothing(follower: Follower, tables: EventTables, log: Database) -> None:
     tables.add(11)
     follow(follower, {"master": 11})
@@ -416,7 +425,7 @@ def test_after_the_database_was_set_back_the_same_ids_are_other_events(
     tables.add_many(range(11, 21))
     follow(follower, {"master": 20})
     tables.execute("DELETE FROM events WHERE stream_ordering > 15")
-    follow(follower, {"master": 15})
+    follower.run_cycle({"master": 15})
     for ordering in range(16, 19):
         tables.add(ordering, f"$other{ordering}")
     follow(follower, {"master": 18})
