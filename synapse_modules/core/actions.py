@@ -1,4 +1,8 @@
-"""The closed vocabulary of audited actions. A name never changes its meaning; a new meaning gets a new name."""
+"""The closed vocabulary of audited actions. A name never changes its meaning; a new meaning gets a new name.
+
+A new action also needs a row in :mod:`synapse_modules.core.action_specs`, and its places in
+``audit/formats/ocsf_classes.py`` and ``audit/formats/ecs.py``.
+"""
 
 from __future__ import annotations
 
