@@ -161,15 +161,21 @@ def _show_plan(app: App, planned: Mapping[str, Any]) -> None:
         app.output.line(f"  {change}")
     totals = planned["totals"]
     app.output.line("a run under these rules would now", style="bold")
-    app.output.line(f"  delete {_counted(totals['due'])} in {totals['rooms']} rooms ({decimal(totals['bytes_due'])})")
-    app.output.line(f"  keep {_counted(totals['kept_by_hold'])} in {totals['rooms_held']} rooms because of legal holds")
+    app.output.line(
+        f"  delete {_counted(totals['due'])} in {_counted(totals['rooms'], 'room')} ({decimal(totals['bytes_due'])})"
+    )
+    app.output.line(
+        f"  keep {_counted(totals['kept_by_hold'])} in {_counted(totals['rooms_held'], 'room')} because of legal holds"
+    )
 
 
 def _show_simulation(app: App, found: Mapping[str, Any]) -> None:
     totals = found["totals"]
-    due = f"{_counted(totals['due'])} in {totals['rooms']} rooms ({decimal(totals['bytes_due'])})"
+    due = f"{_counted(totals['due'])} in {_counted(totals['rooms'], 'room')} ({decimal(totals['bytes_due'])})"
     app.output.line(f"due under version {found['rules_version']} of the rules: {due}", style="bold")
-    app.output.line(f"kept by legal holds: {_counted(totals['kept_by_hold'])} in {totals['rooms_held']} rooms")
+    app.output.line(
+        f"kept by legal holds: {_counted(totals['kept_by_hold'])} in {_counted(totals['rooms_held'], 'room')}"
+    )
     if totals["copied_for_hold"]:
         people = "because their senders are under hold"
         app.output.line(f"copied before they are deleted, {people}: {_counted(totals['copied_for_hold'])}")
@@ -187,7 +193,7 @@ def _show_simulation(app: App, found: Mapping[str, Any]) -> None:
         empty="nothing is due",
     )  # fmt: skip
     if found["rooms_left_out"]:
-        app.output.line(f"and {found['rooms_left_out']} more rooms", style="dim")
+        app.output.line(f"and {_counted(found['rooms_left_out'], 'more room')}", style="dim")
 
 
 def _show_run(app: App, ended: Mapping[str, Any]) -> None:
@@ -203,5 +209,5 @@ def _show_run(app: App, ended: Mapping[str, Any]) -> None:
         app.output.line(f"  {ended['problem']}", style="red")
 
 
-def _counted(messages: int) -> str:
-    return f"{messages} message" if messages == 1 else f"{messages} messages"
+def _counted(count: int, noun: str = "message") -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

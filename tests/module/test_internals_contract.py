@@ -305,6 +305,31 @@ def test_a_purge_that_a_trigger_stops_says_why_and_deletes_nothing(
     assert _texts(sender, room) == ["held 0", "held 1", "held 2"]
 
 
+async def _orderings(api: ModuleApi, room_id: str, moments: list[int]) -> list[Any]:
+    """The first ordering since each moment, and the orderings of the room's messages."""
+
+    def read(transaction: Any) -> list[int]:
+        transaction.execute(
+            "SELECT stream_ordering FROM events WHERE room_id = ? AND type = 'm.room.message' ORDER BY stream_ordering",
+            (room_id,),
+        )
+        return [row[0] for row in transaction.fetchall()]
+
+    found = [await internals.first_ordering_since(api, moment) for moment in moments]
+    return [found, await Homeserver(api).database.run("orderings", read)]
+
+
+def test_the_first_ordering_since_a_moment_parts_older_from_younger_events(
+    deployment: Deployment, sender: MatrixClient
+) -> None:
+    room = sender.create_room().expect()["room_id"]
+    sender.send(room, "before").expect()
+    moment = _now_ms()
+    sender.send(room, "after").expect()
+    found, (before, after) = inside(deployment.url, _orderings, room_id=room, moments=[0, moment, _now_ms() + 60_000])
+    assert found[0] <= before < found[1] <= after < found[2]
+
+
 # ------------------------------------------------------------------------------------------------- room facts
 
 
