@@ -1,4 +1,4 @@
-"""Synapse's own settings, as far as `govctl migrate` needs them, read the way Synapse reads them.
+"""Synapse's own settings, as far as commands that work locally need them, read the way Synapse reads them.
 
 Later files replace whole top-level sections of earlier ones; of a folder, every ``*.yaml`` file counts, in the order of
 their names; an empty file counts for nothing.
@@ -32,10 +32,12 @@ class HomeserverYaml:
     """What the settings say about databases.
 
     Attributes:
+        server_name: the homeserver's name, where it is said.
         database: where Synapse's main database is.
         audit: the settings of the audit log; None where ``AuditModule`` is not loaded.
     """
 
+    server_name: str | None
     database: DatabaseLocation
     audit: AuditConfig | None
 
@@ -51,7 +53,9 @@ def read_homeserver_yaml(paths: Sequence[Path]) -> HomeserverYaml:
     for file in _files(paths):
         settings |= _section(file)
     where = ", ".join(map(str, paths))
-    return HomeserverYaml(_database(settings, where), _audit(settings.get("modules"), where))
+    return HomeserverYaml(
+        settings.get("server_name"), _database(settings, where), _audit(settings.get("modules"), where)
+    )
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
