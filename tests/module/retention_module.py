@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+
 from synapse_modules.core.action_specs import check_event
 from synapse_modules.core.config import parse_document
 from synapse_modules.core.errors import Unavailable
@@ -42,12 +44,14 @@ class _Steering:
 
     Attributes:
         classes: room classes, name by pattern of the rooms' name. followed: whether the audit log has caught up.
+        hangs: whether it never answers.
         recorded: what was recorded outside transactions. caught_up: how often somebody waited for the audit log.
     """
 
     def __init__(self) -> None:
         self.classes: dict[str, str] | None = {"project": "Project*", "regulated": "Regulated*"}
         self.followed = True
+        self.hangs = False
         self.recorded: list[AuditEvent] = []
         self.caught_up = 0
 
@@ -76,6 +80,8 @@ class Steered:
     async def catch_up(self) -> None:
         """Succeed unless told otherwise."""
         _STEERING.caught_up += 1
+        if _STEERING.hangs:
+            await Deferred()
         if not _STEERING.followed:
             raise Unavailable("the audit log has not followed every event")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -366,7 +368,28 @@ def test_a_mistake_in_the_rules_file_stops_the_start(deploy: Deploy, tmp_path: P
         retained(deploy, {"rules_file": str(file)})
 
 
-def test_a_run_whose_process_was_killed_is_settled_by_the_next_one(deploy: Deploy) -> None:
+def test_a_run_whose_process_is_killed_ends_as_interrupted_and_the_next_one_goes_on(deploy: Deploy) -> None:
+    deployment = retained(deploy)
+    officer, alice = deployment.register("officer"), deployment.register("alice")
+    room = room_with(alice, "Project Killed")
+    apply(officer, SHORT)
+    wait_until_due(officer, room, 3)
+    steer(officer, hangs=True)
+    run_id = officer.governance("POST", "retention/run").expect()["run_id"]
+    assert officer.governance("POST", "retention/run").status == 409
+
+    deployment.main.kill()
+    with closing(sqlite3.connect(deployment.database)) as database, database:
+        database.execute("UPDATE governance_retention_lock SET heartbeat_ms = heartbeat_ms - 61000")  # time goes by
+    deployment.main.start()
+
+    assert ended(officer, run_id)["state"] == "interrupted"
+    assert len(alice.texts(room)) == 4
+    assert carried_out(officer)["deleted"] == 3
+    assert len(alice.texts(room)) == 1
+
+
+def test_a_purge_whose_process_died_before_its_record_is_put_on_record_later(deploy: Deploy) -> None:
     deployment = retained(deploy)
     officer, alice = deployment.register("officer"), deployment.register("alice")
     room = room_with(alice, "Project Killed", 5)
