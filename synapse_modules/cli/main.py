@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from synapse_modules import __version__
-from synapse_modules.cli import audit, audit_continue, hold, migrate, rbac, retention, session, verify
+from synapse_modules.cli import audit, audit_anchors, audit_continue, hold, migrate, rbac, retention, session, verify
 from synapse_modules.cli.app import explain_crash, group_options
 from synapse_modules.cli.demo import commands as demo
 
@@ -31,6 +31,7 @@ for _command in (
     rbac.rbac, audit.audit, verify.verify, retention.retention, hold.hold,
 ):  # fmt: skip
     govctl.add_command(_command)
+audit.audit.add_command(audit_anchors.anchors)
 audit.audit.add_command(audit_continue.continue_log)
 
 

@@ -18,11 +18,12 @@ from synapse_modules.audit.checkpoint import Checkpoint, SigningKey, open_note, 
 from synapse_modules.audit.cosignature import WitnessKey
 from synapse_modules.audit.discontinuity import RolledBack, discontinuities, log_keys
 from synapse_modules.audit.receipts import Receipt, insert_receipt
+from synapse_modules.audit.sequencer import Sequencer
 from synapse_modules.core.clock import system_random
 from synapse_modules.core.errors import InvalidInput
 from tests.support.anchor_servers import Witness
 from tests.support.anchored_log import AnchoredLog, MemoryAnchor, keeper_of
-from tests.support.audit_log import KEY, ORIGIN, RECORDER, execute, naive_root, rows, sequencer_of
+from tests.support.audit_log import KEY, ORIGIN, RECORDER, execute, make_record, naive_root, rows, sequencer_of
 from tests.support.loopback_server import Reply
 from tests.support.transports import close_transports, make_transport
 
@@ -314,6 +315,43 @@ def test_a_witness_that_is_ahead_of_what_was_offered_accuses_nobody(anchored: An
 def witness_anchor(anchored: AnchoredLog, witness: Witness) -> WitnessAnchor:
     key = WitnessKey.parse(witness.verifier_key)
     return WitnessAnchor("w1", witness.url, key, make_transport("w1"), ORIGIN, StoredLog(anchored.database))
+
+
+def test_what_is_new_gets_its_place_and_no_signature_while_the_log_may_not_sign(
+    anchored: AnchoredLog, anchor: MemoryAnchor
+) -> None:
+    rolled_back(anchored, anchor)
+    found = check_anchors(anchored.database, [anchor], KEY.verifier)
+    assert found is not None
+    verdicts: list[RolledBack | None] = [RolledBack(found)]
+
+    def may_sign() -> bool:
+        if verdicts[0] is not None:
+            raise verdicts[0]
+        return True
+
+    sequencer = Sequencer(anchored.database, KEY, RECORDER, anchored.clock, may_sign)
+    records = [make_record("late")]
+    anchored.database.run(lambda transaction: store.insert_records(transaction, "main:2", 0, records))
+    for _ in range(2):
+        with pytest.raises(RolledBack):
+            sequencer.run_cycle()
+    assert (naive_root(anchored.database)[0], anchored.newest().size, sequencer.damage) == (6, 5, None)
+    verdicts[0] = None
+    sequencer.run_cycle()
+    assert anchored.newest().size == 6
+
+
+def test_nothing_is_signed_before_the_anchors_have_been_asked(anchored: AnchoredLog) -> None:
+    keeper = keeper_of(anchored, {MemoryAnchor(): 5.0})
+    sequencer = Sequencer(anchored.database, KEY, RECORDER, anchored.clock, keeper.may_sign)
+    records = [make_record("early")]
+    anchored.database.run(lambda transaction: store.insert_records(transaction, "main:2", 0, records))
+    assert sequencer.run_cycle() == 1
+    assert anchored.database.run(store.checkpoint) is None
+    keeper.feeders[0].step()
+    sequencer.run_cycle()
+    assert anchored.newest().size == 1
 
 
 # ---------------------------------------------------------------------------------------------- going on
