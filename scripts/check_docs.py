@@ -1,4 +1,6 @@
-"""Checks every Markdown file: relative links lead somewhere, headings that are linked exist, make targets are real."""
+"""Checks every Markdown file: relative links lead somewhere, headings that are linked exist, make targets are real,
+decision records are numbered 1, 2, 3 and so on, in their names as in their titles.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +42,16 @@ def unknown_targets(text: str, targets: set[str]) -> list[str]:
     return [f"no such target: make {word}" for word in sorted(named - targets) if not word.endswith("-")]
 
 
+def misnumbered(folder: Path) -> list[str]:
+    """Decision records whose name or title does not have the next number."""
+    records = sorted(folder.glob("*.md"))
+    return [
+        f"{record.name}: expected number {number} in name and title"
+        for number, record in enumerate(records, start=1)
+        if not (record.name.startswith(f"{number:04d}-") and record.read_text().startswith(f"# {number}. "))
+    ]
+
+
 def main() -> int:
     """Print every mistake as ``file: what``; 1 if there is any."""
     targets = set(TARGET.findall((ROOT / "Makefile").read_text()))
@@ -51,6 +63,7 @@ def main() -> int:
     for name in listed.stdout.split():
         text = (ROOT / name).read_text()
         mistakes += [f"{name}: {what}" for what in broken_links(ROOT / name, text) + unknown_targets(text, targets)]
+    mistakes += misnumbered(ROOT / "docs" / "adr")
     print("\n".join(mistakes) if mistakes else f"docs-check: {len(listed.stdout.split())} documents")
     return 1 if mistakes else 0
 
