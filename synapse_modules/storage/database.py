@@ -226,7 +226,14 @@ def _connect_sqlite(location: DatabaseLocation) -> sqlite3.Connection:
 
 
 def _connect_postgres(location: DatabaseLocation) -> Any:
-    import psycopg2  # noqa: PLC0415  a base install has no PostgreSQL driver
+    try:
+        import psycopg2  # noqa: PLC0415  a base install has no PostgreSQL driver
+    except ImportError as error:
+        raise Unavailable(
+            f"there is no PostgreSQL driver here: {error}",
+            where=str(location),
+            advice="Run this where Synapse is installed, or install psycopg2-binary",
+        ) from None
 
     connection = psycopg2.connect(**{**_PATIENCE, **location.arguments})
     connection.set_session(isolation_level="READ COMMITTED", autocommit=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +64,14 @@ def test_an_argument_that_the_driver_does_not_know_is_one_clear_line(file: Path)
     result = _run("-c", file)
     assert 'invalid connection option "databse"' in _one_line(result)
     assert "swordfish" not in result.output
+
+
+def test_a_base_install_has_no_driver_and_says_so(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    file.write_text(json.dumps({"database": {"name": "psycopg2", "args": {"dbname": "synapse"}}}))
+    line = _one_line(_run("-c", file))
+    assert "PostgreSQL database synapse: there is no PostgreSQL driver here" in line
+    assert "Run this where Synapse is installed, or install psycopg2-binary" in line
 
 
 @pytest.mark.parametrize("check", [[], ["--check"]])
