@@ -5,6 +5,7 @@
 | configuration.md | the modules' configuration models and their docstrings |
 | permissions.md | core/permissions.py, rbac/messages.py and the routes |
 | actions.md | core/actions.py, core/action_specs.py, core/action_details.py |
+| requests.md | audit/request_table.py |
 | api.md | the routes, as openapi.json describes them |
 | schema.md | the migrations |
 | metrics.md | Prometheus' registry |
@@ -25,6 +26,7 @@ from prometheus_client import REGISTRY
 
 import synapse_modules
 from scripts.field_words import described, kind_of, sentence, shown
+from scripts.request_words import recorded_rows, unrecorded_lines
 from synapse_modules.audit.api import audit_routes
 from synapse_modules.audit.config import AuditConfig
 from synapse_modules.audit.formats.ecs import CATEGORIES
@@ -233,6 +235,22 @@ def _fields_row(spec: ActionSpec) -> tuple[str, ...]:
     return f"`{spec.action}`", _codes(f for f in RecordField if f in spec.fields), _codes(sorted(spec.details))
 
 
+def requests_page() -> str:
+    """Which requests of Synapse's own interfaces are recorded, as what, and why the others are not."""
+    lines = [
+        *_prose(
+            "Which requests of Synapse's own HTTP interfaces stand in the audit log, and by which `action`. What such",
+            "a record tells, and what can be lost, is in [request-log.md](request-log.md).",
+        ),
+        "",
+        *_table(("success", "refused or failed", "request"), recorded_rows()),
+        "",
+        "## Not recorded",
+        *unrecorded_lines(),
+    ]
+    return _page("Recorded requests", lines)
+
+
 # ---------------------------------------------------------------------------------------- HTTP
 
 
@@ -393,6 +411,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "permissions.md": permissions_page,
     "actions.md": actions_page,
+    "requests.md": requests_page,
     "api.md": api_page,
     "schema.md": schema_page,
     "metrics.md": metrics_page,

@@ -18,12 +18,14 @@ from weakref import WeakKeyDictionary
 from synapse_modules import __version__
 from synapse_modules.audit.api import audit_routes
 from synapse_modules.audit.config import log_location
+from synapse_modules.audit.request_log import RequestLog
 from synapse_modules.audit.service import AuditService
-from synapse_modules.audit.sources import LoginRecorder
+from synapse_modules.audit.sources import EffectRecorder, LoginRecorder
 from synapse_modules.core.ports import Decision
 from synapse_modules.core.room_classes import RoomClassifier
 from synapse_modules.homeserver import internals
 from synapse_modules.homeserver.callbacks import CallbackHub, Seam
+from synapse_modules.homeserver.observers import observe
 from synapse_modules.homeserver.public import Homeserver
 from synapse_modules.homeserver.web import Router
 from synapse_modules.rbac.api import rbac_routes
@@ -63,11 +65,17 @@ _RECORDING_ORDER = 90
 
 
 class AuditJoint:
-    """An :class:`~synapse_modules.core.ports.AuditSink` and :class:`~synapse_modules.core.ports.EventsLane`."""
+    """An :class:`~synapse_modules.core.ports.AuditSink` and :class:`~synapse_modules.core.ports.EventsLane`.
+
+    Attributes:
+        sink, lane: what is behind it. gateways: beginnings of the paths whose requests have records of their own, made
+            by whoever adds them here, so that the request log leaves them out.
+    """
 
     def __init__(self) -> None:
         self.sink: AuditSink | None = None
         self.lane: EventsLane | None = None
+        self.gateways: set[str] = set()
 
     async def record(self, event: AuditEvent) -> None:
         """Leave ``event`` with the audit log, if there is one."""
@@ -196,6 +204,8 @@ def load_audit(runtime: Runtime, config: AuditConfig) -> None:
     runtime.audit.lane = service
     runtime.hub.add(LoginRecorder(homeserver, service), seams=frozenset({Seam.LOGIN}), order=_RECORDING_ORDER)
     runtime.router.add(audit_routes(homeserver, service))
+    observe(homeserver, EffectRecorder(homeserver, service.record_effect, service.notes))
+    RequestLog(homeserver, service.leave, service.notes, runtime.audit.gateways).start()
     service.start()
 
 

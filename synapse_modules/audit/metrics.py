@@ -10,6 +10,7 @@ __all__ = [
     "DAMAGED",
     "EVENTS_LAG",
     "QUEUE_LENGTH",
+    "REQUESTS_LOST",
     "UNORDERED",
     "UNRECORDED",
 ]
@@ -29,6 +30,9 @@ UNRECORDED = Counter(
     "synapse_governance_audit_unrecorded",
     "Actions that could not be recorded in time, by class, and what came of them",
     (*_SERVER, "action_class", "reaction"),
+)
+REQUESTS_LOST = Counter(
+    "synapse_governance_audit_requests_lost", "Requests that should stand in the audit log and do not", _SERVER
 )
 UNORDERED = Gauge("synapse_governance_audit_unordered_records", "Audit records that have no index yet", _SERVER)
 EVENTS_LAG = Gauge(

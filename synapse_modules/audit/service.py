@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from synapse_modules import __version__
@@ -20,11 +21,12 @@ from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
 from synapse_modules.audit.problems import DAMAGE, open_problems
 from synapse_modules.audit.receipts import newest_receipts
 from synapse_modules.audit.record import Recorder
+from synapse_modules.audit.request_notes import RequestNotes
 from synapse_modules.audit.sequencer import Sequencer
 from synapse_modules.audit.writers import count_unordered
 from synapse_modules.core.action_specs import SPECS
 from synapse_modules.core.actions import Action
-from synapse_modules.core.clock import system_random
+from synapse_modules.core.clock import new_id, system_random
 from synapse_modules.core.errors import InvalidInput, Unavailable
 from synapse_modules.core.ports import AuditEvent
 from synapse_modules.homeserver import internals
@@ -32,7 +34,7 @@ from synapse_modules.homeserver.deadline import DeadlineExceeded, within
 from synapse_modules.homeserver.handoff import Handoff
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from synapse_modules.audit.checkpoint import SigningKey, VerifierKey
     from synapse_modules.audit.config import AuditConfig
@@ -58,6 +60,9 @@ class AuditService:
         homeserver: this process. config: what the operator set.
         log: the audit log's database. own: our own connections to the homeserver's.
 
+    Attributes:
+        reader: reads the log. notes: what of requests that are being served was learnt or recorded.
+
     Raises:
         InvalidInput: the signing key cannot be had; in the process with background tasks alone, which needs it.
     """
@@ -69,6 +74,7 @@ class AuditService:
         self._origin = log_origin(config, homeserver.server_name)
         self._key_path = signing_key_path(config, own.location)
         self._key: SigningKey | None = None
+        self.notes = RequestNotes(internals.current_request)
         self._recorder = Recorder(homeserver.server_name, homeserver.process_name, system_random)
         self._threads = homeserver.threads("governance-audit", 3)
         self.reader: TransactionRunner = homeserver.threaded(log, self._threads, read_only=True)
@@ -96,6 +102,38 @@ class AuditService:
             await self._store(record)
         except Unavailable as error:
             self._react(event, error)
+        else:
+            self.notes.here().recorded.add(event.action)
+
+    async def record_effect(self, event: AuditEvent) -> None:
+        """Record what has happened and cannot be refused: return once it is durable, or waits longer than it should.
+
+        Raises:
+            Unavailable: there is no room for it, or this process is stopping.
+            InvalidInput: no record can be made of it.
+        """
+        keyed = replace(event, key=new_id())  # so that it is stored once, whatever came of the first attempt
+        try:
+            await self._store(self._recorder.record(keyed, self._homeserver.now_ms()))
+        except Unavailable as error:
+            if not self.leave(keyed, lambda _: None):
+                raise
+            logger.warning("%s is not recorded yet: %s", event.action, error)
+        self.notes.here().recorded.add(event.action)
+
+    def leave(self, event: AuditEvent, ended: Callable[[Exception | None], None]) -> bool:
+        """Take an event that nobody waits for; False when there is no room, which is when half of the queue is full.
+
+        ``ended`` is called in another thread, with None once the event is durable, or with why it never will be.
+
+        Raises:
+            Unavailable: this process is stopping.
+            InvalidInput: no record can be made of it.
+        """
+        if len(self._intake) >= max(1, self._config.queue_capacity // 2):
+            return False
+        record = self._recorder.record(event, self._homeserver.now_ms())
+        return self._intake.submit(record, ended) is not None
 
     def record_in(self, transaction: Transaction, event: AuditEvent) -> None:
         """Write ``event`` in the caller's homeserver-database transaction: both commit or neither does."""

@@ -82,7 +82,7 @@ DETAILS: Final[Mapping[str, Detail]] = {
         group="the group",
         scope="where a role holds",
         hold="the hold",
-        kind="what is meant: a `room` or a `user`; for a bundle a `range` or a `selection`",
+        kind="what is meant: a `room`, a `user` or an `event`; for a bundle a `range` or a `selection`",
         run="the retention run",
         room_class="the room's class",
         problem="what went wrong",
@@ -141,6 +141,10 @@ DETAILS: Final[Mapping[str, Detail]] = {
         keys_added="the verifier keys that came",
         keys_removed="the verifier keys that went",
     ),
-    **_details(Kind.MAPPING, filter="the conditions, without anybody's name"),
+    **_details(
+        Kind.MAPPING,
+        filter="the conditions, without anybody's name",
+        query="the numbers and switches in the query of a request",
+    ),
 }
 """Every key that any action may have in its details."""

@@ -8,30 +8,42 @@ What can be had from the public module API is in :mod:`synapse_modules.homeserve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from synapse.logging.context import current_context
 from synapse.storage.engines import PostgresEngine
 
 from synapse_modules.core.errors import InvalidInput
 from synapse_modules.core.ports import BACKFILL
+from synapse_modules.core.served_requests import ServedRequest
 from synapse_modules.homeserver import history
 from synapse_modules.storage.database import DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
 
 if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
     from synapse.module_api import DatabasePool, LoggingTransaction, ModuleApi
 
 __all__ = [
     "CHECKED_RELEASES",
+    "AnsweredLine",
     "Client",
     "PurgeResult",
+    "access_loggers",
+    "after_log_reload",
+    "answered_line",
     "current_client",
+    "current_request",
     "database_engine",
     "database_location",
     "event_positions",
     "first_ordering_since",
+    "is_erased",
+    "password_fields",
     "purge_history_before",
+    "served_request",
     "server_notices_user",
     "transaction_engine",
 ]
@@ -115,13 +127,131 @@ def server_notices_user(api: ModuleApi) -> str | None:
 
 
 # synapse.logging.context.current_context().request, a ContextRequest with ip_address, user_agent, requester,
-# authenticated_entity. Checked: 1.151.0, 1.163.2.
+# authenticated_entity, url. Checked: 1.151.0, 1.163.2.
 def current_client() -> Client | None:
-    """The client whose HTTP request is being served, or None outside any request."""
+    """The client whose HTTP request is being served, or None outside any request.
+
+    A call of one process of the homeserver by another is no client's request.
+    """
     request = current_context().request
-    if request is None:
+    if request is None or request.url.startswith("/_synapse/replication/"):
         return None
     return Client(request.ip_address, request.user_agent, request.requester, request.authenticated_entity)
+
+
+# synapse.logging.context.current_context().request. Checked: 1.151.0, 1.163.2.
+def current_request() -> object | None:
+    """Something that is the same object from the beginning of a request to its line in the request log, or None outside
+    any request.
+    """
+    return current_context().request
+
+
+# ModuleApi._hs.config.server.listeners, ModuleApi._hs.config.worker.worker_app and worker_listeners, the listeners'
+# http_options, is_tls and get_site_tag; the names that synapse.app._base.listen_http makes of them.
+# Checked: 1.151.0, 1.163.2.
+def access_loggers(api: ModuleApi) -> frozenset[str]:
+    """The names of the loggers that write a line for each request that this process has answered."""
+    config = api._hs.config
+    listeners = config.server.listeners if config.worker.worker_app is None else config.worker.worker_listeners
+    return frozenset(
+        f"synapse.access.{'https' if listener.is_tls() else 'http'}.{listener.get_site_tag()}"
+        for listener in listeners
+        if listener.http_options is not None
+    )
+
+
+# synapse.app._base.register_sighup; Synapse registers its own reload of the log configuration before it loads modules.
+# Checked: 1.151.0, 1.163.2.
+def after_log_reload(api: ModuleApi, function: Callable[[], None]) -> None:
+    """Call ``function`` whenever Synapse has read its log configuration anew, before any further request is logged."""
+    from synapse.app._base import register_sighup  # noqa: PLC0415  it installs the reactor: only ever inside Synapse
+
+    register_sighup(api._hs, function)
+
+
+class AnsweredLine(NamedTuple):
+    """What is looked at first in the line of a request that was answered.
+
+    Attributes:
+        method, uri: as in :class:`~synapse_modules.core.served_requests.ServedRequest`.
+        status: the same, None included.
+    """
+
+    method: str
+    uri: str
+    status: int | None
+
+
+# SynapseRequest._finished_processing: 17 arguments of the "Processed request" line. Checked: 1.151.0, 1.163.2.
+def answered_line(record: logging.LogRecord) -> AnsweredLine | None:
+    """The request that ``record`` of an access logger says was answered; None if it says something else."""
+    args = record.args
+    if not isinstance(args, tuple) or len(args) != _LINE_ARGUMENTS:
+        return None
+    code, sent_bytes = args[_CODE], args[_SENT_BYTES]
+    if not isinstance(code, str) or not isinstance(sent_bytes, int):
+        return None
+    # "200!" is what stands there too when the client was gone before the answer, whatever the answer would have been.
+    status = int(code.rstrip("!")) if sent_bytes or not code.endswith("!") else None
+    return AnsweredLine(str(args[_METHOD]), str(args[_URI]), status)
+
+
+# The same arguments; ContextRequest with request_id, requester, authenticated_entity, method, url.
+# Checked: 1.151.0, 1.163.2.
+def served_request(record: logging.LogRecord, line: AnsweredLine) -> ServedRequest:
+    """All that the homeserver's log tells of the request whose ``line`` was found in ``record``."""
+    args = record.args
+    assert isinstance(args, tuple)  # noqa: S101  answered_line has seen it
+    sent_bytes, user_agent = args[_SENT_BYTES], str(args[_USER_AGENT])
+    user_id, entity, request_id = _identities(args[_REQUESTER], line)
+    return ServedRequest(
+        *line,
+        sent_bytes=sent_bytes if isinstance(sent_bytes, int) else 0,
+        address=str(args[_ADDRESS]),
+        user_agent=None if user_agent == "-" else user_agent,
+        user_id=user_id,
+        entity=entity,
+        request_id=request_id,
+    )
+
+
+_LINE_ARGUMENTS = 17
+_ADDRESS, _REQUESTER, _SENT_BYTES, _CODE, _METHOD, _URI, _USER_AGENT = 0, 2, 10, 11, 12, 13, 15
+
+
+def _identities(requester: object, line: AnsweredLine) -> tuple[str | None, str | None, str | None]:
+    """In whose name, who really, and the request's id; from the context where it is that of the line."""
+    context = current_context().request
+    if context is not None and (context.method, context.url) == (line.method, line.uri):
+        return context.requester, context.authenticated_entity, context.request_id
+    if requester is None:
+        return None, None, None
+    entity, separator, user_id = str(requester).partition("|")
+    return (user_id, entity, None) if separator else (entity, entity, None)
+
+
+# ModuleApi._auth_delegation_enabled; ModuleApi._hs.config.auth.password_localdb_enabled, password_enabled_for_login and
+# password_enabled_for_reauth; ModuleApi._password_auth_provider.get_supported_login_types. Checked: 1.151.0, 1.163.2.
+def password_fields(api: ModuleApi) -> tuple[str, ...] | None:
+    """What a client sends with ``m.login.password``; None where this homeserver compares no passwords itself.
+
+    Whoever registers a check of passwords says what clients have to send, and the last one wins: these fields are what
+    another module has asked for already, if one has.
+    """
+    auth = api._hs.config.auth
+    allowed = auth.password_enabled_for_login or auth.password_enabled_for_reauth
+    if api._auth_delegation_enabled or not auth.password_localdb_enabled or not allowed:
+        return None
+    known = api._password_auth_provider.get_supported_login_types()
+    return tuple(known.get("m.login.password", ("password",)))
+
+
+# ModuleApi._store.is_user_erased. Checked: 1.151.0, 1.163.2.
+async def is_erased(api: ModuleApi, user_id: str) -> bool:
+    """Whether it was asked that what the user wrote be hidden from those who come later."""
+    store = cast("Any", api._store)  # the method's own type is that of Synapse's caches
+    return bool(await store.is_user_erased(user_id))
 
 
 # ModuleApi._store._stream_id_gen and ._backfill_id_gen, each a MultiWriterIdGenerator with get_positions and

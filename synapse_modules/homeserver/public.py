@@ -58,6 +58,10 @@ class Homeserver:
         """Whether ``user_id`` belongs to this homeserver."""
         return self.api.is_mine(user_id)
 
+    async def existing_account(self, name: str) -> str | None:
+        """The Matrix id of the local account that somebody means who logs in as ``name``; None if there is none."""
+        return await self.api.check_user_exists(self.api.get_qualified_user_id(name))
+
     async def sleep_ms(self, milliseconds: float) -> None:
         """Give way for that long."""
         await self.api.sleep(milliseconds / 1000)

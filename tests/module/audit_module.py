@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synapse_modules.audit.config import AuditConfig, log_location
+from synapse_modules.audit.request_log import RequestLog
 from synapse_modules.audit.service import AuditService
-from synapse_modules.audit.sources import LoginRecorder
+from synapse_modules.audit.sources import EffectRecorder, LoginRecorder
 from synapse_modules.core.config import parse_document
 from synapse_modules.homeserver import internals
 from synapse_modules.homeserver.callbacks import CallbackHub, Seam
+from synapse_modules.homeserver.observers import observe
 from synapse_modules.homeserver.public import Homeserver
 from synapse_modules.storage.database import Database, DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from tests.support.postgres import Postgres
     from tests.support.synapse import Deployment
 
-__all__ = ["AuditUnderTest", "audited", "log_of", "service"]
+__all__ = ["ELSEWHERE", "AuditUnderTest", "audited", "log_of", "service"]
 
 _SERVICES: list[AuditService] = []
+ELSEWHERE: set[str] = set()
+"""Beginnings of paths that the request log leaves to others, in the process in which it is changed."""
 
 
 class AuditUnderTest:
@@ -42,6 +46,8 @@ class AuditUnderTest:
             migrate(log, "audit", homeserver)
         made = AuditService(homeserver, parsed, log, own)
         CallbackHub(homeserver).add(LoginRecorder(homeserver, made), seams=frozenset({Seam.LOGIN}), order=90)
+        observe(homeserver, EffectRecorder(homeserver, made.record_effect, made.notes))
+        RequestLog(homeserver, made.leave, made.notes, ELSEWHERE).start()
         made.start()
         _SERVICES.append(made)
 

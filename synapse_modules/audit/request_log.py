@@ -1,0 +1,176 @@
+"""Records requests that no callback tells of, from the homeserver's own request log.
+
+A request is heard after its answer was sent, so nothing can be refused and nobody waits for its record: it is queued,
+and durable a moment later. A process that is killed takes what it had queued with it. When the queue is half full, or a
+record cannot be stored, requests are counted instead; the count is a metric, an error in the log and, as soon as there
+is room, an ``audit.gap`` record. The other half of the queue is left to those who wait for their records, so that a
+flood of requests keeps nobody from logging in.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from synapse_modules.audit import metrics
+from synapse_modules.audit.request_events import event_of, succeeded
+from synapse_modules.audit.request_routes import RouteMatch, find_route
+from synapse_modules.core.actions import Action, Outcome
+from synapse_modules.core.errors import GovernanceError
+from synapse_modules.core.ports import AuditEvent
+from synapse_modules.homeserver.access_log import AccessLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from synapse_modules.audit.request_notes import RequestNotes
+    from synapse_modules.core.canonical import JsonValue
+    from synapse_modules.core.served_requests import ServedRequest
+    from synapse_modules.homeserver.public import Homeserver
+
+__all__ = ["RequestLog"]
+
+logger = logging.getLogger(__name__)
+
+_CHECK_EVERY_MS = 10_000
+
+
+class RequestLog:
+    """A :class:`~synapse_modules.homeserver.access_log.Listener` that leaves requests with the audit log.
+
+    Args:
+        homeserver: this process.
+        leave: takes an event that nobody waits for, and tells later whether it is durable; False when it is too full.
+        notes: what callbacks learn of requests.
+        elsewhere: beginnings of paths whose requests somebody else records. It may grow at any time.
+    """
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        leave: Callable[[AuditEvent, Callable[[Exception | None], None]], bool],
+        notes: RequestNotes,
+        elsewhere: Collection[str] = (),
+    ) -> None:
+        self._homeserver = homeserver
+        self._leave = leave
+        self._notes = notes
+        self._elsewhere = elsewhere
+        self._lost = _Lost()
+        self._access_log = AccessLog(homeserver, self)
+        self._metric = metrics.REQUESTS_LOST.labels(homeserver.server_name)
+
+    def start(self) -> None:
+        """Hear and record every request from now on."""
+        self._access_log.open()
+        self._homeserver.every(_CHECK_EVERY_MS, "governance_request_log", self._check)
+
+    # ------------------------------------------------------------------ the listener
+
+    def wanted(self, method: str, uri: str, status: int | None) -> RouteMatch | None:
+        """The route of a request that may have to be recorded."""
+        match = find_route(method, uri, succeeded(status))
+        if match is None and self._notes:
+            self._notes.take()
+        return match
+
+    def take(self, request: ServedRequest, wanted: RouteMatch) -> None:
+        """Record the request, if there is something to record."""
+        learnt = self._notes.take()
+        if any(wanted.path.startswith(prefix) for prefix in self._elsewhere):
+            return
+        event = event_of(request, wanted, learnt, self._homeserver.server_name)
+        if event is not None:
+            self._report_lost()
+            self._submit(event)
+
+    def missed(self, problem: str) -> None:
+        """Count a request that could not be heard."""
+        self._lose(1, problem)
+
+    # ------------------------------------------------------------------ inside
+
+    def _submit(self, event: AuditEvent) -> None:
+        try:
+            if not self._leave(event, self._ended):
+                self._lose(1, "too many records wait")
+        except GovernanceError as error:
+            self._lose(1, error.sentence())
+
+    def _ended(self, error: Exception | None) -> None:
+        """Called in the committing thread."""
+        if error is not None:
+            self._lose(1, str(error))
+
+    def _lose(self, count: int, problem: str) -> None:
+        self._metric.inc(count)
+        if self._lost.add(count, problem, self._homeserver.now_ms()):
+            logger.error("requests are missing from the audit log: %s", problem)
+
+    def _report_lost(self) -> None:
+        """Leave a record of the requests that were lost, if there were any and there is room for it."""
+        lost = self._lost.take()
+        if lost is None:
+            return
+
+        def ended(error: Exception | None) -> None:
+            if error is not None:
+                self._lost.add(lost.count, lost.problem, lost.since_ms)
+
+        try:
+            left = self._leave(_gap(lost, self._homeserver.now_ms()), ended)
+        except GovernanceError:  # this process is stopping; its log has an error about it
+            left = False
+        if not left:
+            self._lost.add(lost.count, lost.problem, lost.since_ms)
+
+    async def _check(self) -> None:
+        deaf = self._access_log.repair()
+        if deaf:
+            self._lose(0, f"{', '.join(deaf)} was cut off for up to {_CHECK_EVERY_MS // 1000} seconds")
+        self._report_lost()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """How many requests were lost, why at first, and since when."""
+
+    count: int
+    problem: str
+    since_ms: int
+
+
+class _Lost:
+    """What was lost and not yet recorded to be; from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loss: _Loss | None = None
+
+    def add(self, count: int, problem: str, since_ms: int) -> bool:
+        """Add to it; whether it was empty."""
+        with self._lock:
+            known = self._loss
+            if known is None:
+                self._loss = _Loss(count, problem, since_ms)
+            else:
+                self._loss = replace(known, count=known.count + count, since_ms=min(known.since_ms, since_ms))
+            return known is None
+
+    def take(self) -> _Loss | None:
+        """All of it; afterwards it is empty."""
+        if self._loss is None:  # as nearly always
+            return None
+        with self._lock:
+            taken, self._loss = self._loss, None
+            return taken
+
+
+def _gap(lost: _Loss, now_ms: int) -> AuditEvent:
+    details: dict[str, JsonValue] = {"since_ms": lost.since_ms, "until_ms": now_ms}
+    if lost.count:
+        details["records"] = lost.count
+    reason = f"Requests were not recorded: {lost.problem}."
+    return AuditEvent(Action.AUDIT_GAP, Outcome.FAILURE, reason=reason, details=details)
