@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_modules.audit import event_source, store
 from synapse_modules.audit.event_cursor import Cursors, Gap, Span, bounded, holes
+from synapse_modules.audit.recorded_keys import known_keys_among
 from synapse_modules.audit.room_events import audit_events, read_event
 from synapse_modules.core.actions import Action
 from synapse_modules.core.ports import AuditEvent
@@ -157,7 +158,7 @@ class Follower:
 
 def _insert(transaction: Transaction, records: Sequence[Record]) -> int:
     """Insert those of ``records`` whose keys are new; returns how many."""
-    known = store.known_keys_among(transaction, [record.key for record in records if record.key is not None])
+    known = known_keys_among(transaction, [record.key for record in records if record.key is not None])
     fresh = {record.key: record for record in reversed(records) if record.key not in known}
     first = store.next_wseq(transaction, EVENTS_WRITER)
     store.insert_records(transaction, EVENTS_WRITER, first, list(reversed(fresh.values())))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import store
+from synapse_modules.audit.recorded_keys import known_keys_among
 from synapse_modules.core.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Intake:
         """The leaves that stand under the batch's own numbers, and which of its keys are recorded at all."""
         stored = store.stored_leaves(transaction, self.writer, self._next, self._next + len(batch) - 1)
         keys = [ticket.record.key for ticket in batch if ticket.record.key is not None]
-        return stored, store.known_keys_among(transaction, keys)
+        return stored, known_keys_among(transaction, keys)
 
 
 def _still_wanted(batch: list[Ticket]) -> list[Ticket]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from synapse_modules.audit import store
 from synapse_modules.audit.record import Record, restore
+from synapse_modules.audit.recorded_keys import known_keys_among
 from synapse_modules.storage.dialect import Dialect
 from synapse_modules.storage.statements import StatementHome
 
@@ -94,7 +95,7 @@ class OutboxDrain:
 
 
 def _copy(transaction: Transaction, records: list[Record]) -> None:
-    known = store.known_keys_among(transaction, [str(record.key) for record in records])
+    known = known_keys_among(transaction, [str(record.key) for record in records])
     fresh = {record.key: record for record in reversed(records) if record.key not in known}
     first = store.next_wseq(transaction, store.OUTBOX_WRITER)
     store.insert_records(transaction, store.OUTBOX_WRITER, first, list(reversed(fresh.values())))

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from synapse_modules.audit.record import Record
     from synapse_modules.core.ports import Transaction
+    from synapse_modules.storage.statements import Statement
 
 __all__ = [
     "EVENTS_WRITER",
+    "MAINTENANCE_WRITER",
     "OUTBOX_WRITER",
     "STANDING_WRITERS",
     "Head",
@@ -38,13 +40,13 @@ __all__ = [
     "insert_tiles",
     "is_conflict",
     "keys",
-    "known_keys_among",
     "leaves",
     "new_writers",
     "next_sealed",
     "next_wseq",
     "nodes",
     "place_run",
+    "pruned_below",
     "run_leaves",
     "runs",
     "stored_leaves",
@@ -54,7 +56,9 @@ OUTBOX_WRITER = "outbox"
 """The writer of the transactional lane."""
 EVENTS_WRITER = "events"
 """The writer of the events lane."""
-STANDING_WRITERS = (OUTBOX_WRITER, EVENTS_WRITER)
+MAINTENANCE_WRITER = "maintenance"
+"""The writer of what erasing and pruning record, in the transaction that does it."""
+STANDING_WRITERS = (OUTBOX_WRITER, EVENTS_WRITER, MAINTENANCE_WRITER)
 """The writers that outlive every process. The time of their first record may be any."""
 
 _ROWS_PER_STATEMENT = 100
@@ -74,21 +78,24 @@ _STORED_LEAVES = _SQL.add(
     "leaves that a writer has recorded",
     "SELECT wseq, leaf FROM governance_audit_records WHERE writer = ? AND wseq >= ? AND wseq <= ?",
 )
-_NEXT_WSEQ = _SQL.add(
-    "last number that a writer has recorded", "SELECT MAX(wseq) FROM governance_audit_records WHERE writer = ?"
-)
-_NEXT_SEALED = _SQL.add(
-    "last number of a writer that has an index", "SELECT MAX(wseq) FROM governance_audit_entries WHERE writer = ?"
-)
-_KNOWN_KEY = _SQL.add(
-    "which of these keys are recorded",
-    "SELECT dedupe_key FROM governance_audit_records WHERE dedupe_key IN (?)",
-)
+_NEXT = """
+    SELECT MAX(following) FROM (
+        SELECT MAX(wseq) + 1 AS following FROM {table} WHERE writer = ?
+        UNION ALL
+        SELECT wseq FROM governance_audit_floors WHERE writer = ?
+    ) AS numbers
+"""
+_NEXT_WSEQ = _SQL.add("next number of a writer", _NEXT.format(table="governance_audit_records"))
+_NEXT_SEALED = _SQL.add("next number of a writer to get an index", _NEXT.format(table="governance_audit_entries"))
 _ACTIVE_WRITERS = _SQL.add(
     "writers that have not ended, or whose end has no index yet",
     """
-    SELECT first.writer, first.time_ms FROM governance_audit_records AS first
-    WHERE first.wseq = 0 AND NOT EXISTS (
+    SELECT first.writer, first.began_ms FROM (
+        SELECT writer, time_ms AS began_ms FROM governance_audit_records WHERE wseq = 0
+        UNION ALL
+        SELECT writer, began_ms FROM governance_audit_floors
+    ) AS first
+    WHERE NOT EXISTS (
         SELECT 1 FROM governance_audit_records AS last
         JOIN governance_audit_entries AS entry ON entry.writer = last.writer AND entry.wseq = last.wseq
         WHERE last.writer = first.writer AND last.closes = 1
@@ -148,6 +155,7 @@ _TILE_ROOTS = _SQL.add(
 _INSERT_TILE = _SQL.add(
     "keep a tile", "INSERT INTO governance_audit_tiles (level, n, root, hashes) VALUES (?, ?, ?, ?)"
 )
+_PRUNED_BELOW = _SQL.add("how far the log was pruned", "SELECT MAX(size) FROM governance_audit_prunings")
 _CURSOR = _SQL.add(
     "a cursor",
     "SELECT generation, state FROM governance_audit_cursors WHERE stream = ? ORDER BY generation DESC LIMIT 1",
@@ -235,35 +243,22 @@ def stored_leaves(transaction: Transaction, writer: str, first: int, last: int) 
     return dict(transaction.fetchall())
 
 
-def known_keys_among(transaction: Transaction, wanted: Iterable[str]) -> set[str]:
-    """Which of the ``wanted`` keys are recorded already."""
-    keys_left = list(wanted)
-    found: set[str] = set()
-    for start in range(0, len(keys_left), _ROWS_PER_STATEMENT):
-        page = keys_left[start : start + _ROWS_PER_STATEMENT]
-        marks = ", ".join("?" * len(page))
-        transaction.execute(_KNOWN_KEY.text(transaction.dialect).replace("?", marks), page)
-        found.update(key for (key,) in transaction.fetchall())
-    return found
-
-
 def next_wseq(transaction: Transaction, writer: str) -> int:
     """The number that ``writer``'s next record gets."""
-    return _one_more(transaction, _NEXT_WSEQ.text(transaction.dialect), writer)
+    return _next(transaction, _NEXT_WSEQ, writer)
 
 
 def next_sealed(transaction: Transaction, writer: str) -> int:
     """The number of ``writer``'s first record without an index."""
-    return _one_more(transaction, _NEXT_SEALED.text(transaction.dialect), writer)
+    return _next(transaction, _NEXT_SEALED, writer)
 
 
 def active_writers(transaction: Transaction) -> list[tuple[str, int]]:
     """All writers whose records may still lack an index, and when each began.
 
-    Reads the first record of every writer there ever was.
+    Reads the first record of every writer there ever was, or what pruning left of it.
     """
-    transaction.execute(_ACTIVE_WRITERS.text(transaction.dialect))
-    return [(writer, time_ms) for writer, time_ms in transaction.fetchall()]
+    return [(writer, began_ms) for writer, began_ms in _ACTIVE_WRITERS.rows(transaction)]
 
 
 def new_writers(transaction: Transaction, since_ms: int) -> list[tuple[str, int]]:
@@ -295,14 +290,12 @@ def place_run(transaction: Transaction, run: Run, index: int) -> list[bytes]:
 
 def run_leaves(transaction: Transaction, run: Run) -> list[bytes]:
     """The leaves of ``run``, in order."""
-    transaction.execute(_RUN_LEAVES.text(transaction.dialect), (run.writer, run.first, run.last))
-    return [leaf for (leaf,) in transaction.fetchall()]
+    return [leaf for (leaf,) in _RUN_LEAVES.rows(transaction, (run.writer, run.first, run.last))]
 
 
 def leaves(transaction: Transaction, begin: int, end: int) -> list[bytes]:
     """The leaves with indexes ``begin`` up to, not including, ``end``."""
-    transaction.execute(_LEAVES.text(transaction.dialect), (begin, end))
-    return [leaf for (leaf,) in transaction.fetchall()]
+    return [leaf for (leaf,) in _LEAVES.rows(transaction, (begin, end))]
 
 
 def head(transaction: Transaction) -> Head | None:
@@ -348,13 +341,21 @@ def nodes(transaction: Transaction, size: int) -> TiledNodes:
 def _tile(transaction: Transaction, level: int, n: int, size: int) -> list[bytes]:
     begin, end = n * TILE_WIDTH, min((n + 1) * TILE_WIDTH, size >> (TILE_HEIGHT * level))
     if end - begin == TILE_WIDTH:
-        transaction.execute(_TILE.text(transaction.dialect), (level, n))
-        row = transaction.fetchone()
-        return split_hashes(row[0]) if row else []
+        return _full_tile(transaction, level, n)
     if level == 0:
-        return [leaf_hash(leaf) for leaf in leaves(transaction, begin, end)]
-    transaction.execute(_TILE_ROOTS.text(transaction.dialect), (level - 1, begin, end))
-    return [root for (root,) in transaction.fetchall()]
+        found = [leaf_hash(leaf) for leaf in leaves(transaction, begin, end)]
+        return found or _full_tile(transaction, 0, n)[: end - begin]  # of an older tree, in what was pruned since
+    return [root for (root,) in _TILE_ROOTS.rows(transaction, (level - 1, begin, end))]
+
+
+def _full_tile(transaction: Transaction, level: int, n: int) -> list[bytes]:
+    rows = _TILE.rows(transaction, (level, n))
+    return split_hashes(rows[0][0]) if rows else []
+
+
+def pruned_below(transaction: Transaction) -> int:
+    """The index below which all entries were pruned, or are being pruned; 0 for a log that is whole."""
+    return int(_PRUNED_BELOW.rows(transaction)[0][0] or 0)
 
 
 # ---------------------------------------------------------------------------------------------- cursors, keys
@@ -374,8 +375,7 @@ def advance_cursor(transaction: Transaction, stream: str, generation: int, state
 
 def keys(transaction: Transaction) -> list[str]:
     """The log's verifier keys, oldest first."""
-    transaction.execute(_KEYS.text(transaction.dialect))
-    return [key for (key,) in transaction.fetchall()]
+    return [key for (key,) in _KEYS.rows(transaction)]
 
 
 def insert_key(transaction: Transaction, verifier_key: str, now_ms: int) -> None:
@@ -386,10 +386,9 @@ def insert_key(transaction: Transaction, verifier_key: str, now_ms: int) -> None
 # ---------------------------------------------------------------------------------------------- inside
 
 
-def _one_more(transaction: Transaction, statement: str, writer: str) -> int:
-    transaction.execute(statement, (writer,))
-    row = transaction.fetchone()
-    return 0 if row is None or row[0] is None else int(row[0]) + 1
+def _next(transaction: Transaction, statement: Statement, writer: str) -> int:
+    (number,) = statement.rows(transaction, (writer, writer))[0]
+    return int(number or 0)
 
 
 def _run(row: tuple[Any, ...], first: int) -> Run:
