@@ -92,6 +92,7 @@ DETAILS: Final[Mapping[str, Detail]] = {
         writer="the process, and the time it began",
         product_version="the version of the product",
         action_class="the class of actions that this happened to",
+        root="the root of the tree of all entries below `end`",
         expected_root="the root of the tree that was signed or held elsewhere",
         found_root="the root of the tree that was found instead",
         log_origin="the name under which the log signs from here on",

@@ -25,6 +25,8 @@ class Permission(StrEnum):
     POLICY_WRITE = "governance.policy.write"
     AUDIT_READ = "audit.read"
     AUDIT_EXPORT = "audit.export"
+    AUDIT_ERASE = "audit.erase"
+    AUDIT_PRUNE = "audit.prune"
     RETENTION_READ = "retention.read"
     RETENTION_WRITE = "retention.write"
     RETENTION_RUN = "retention.run"
@@ -48,6 +50,8 @@ DESCRIPTIONS: dict[Permission, str] = {
     Permission.POLICY_WRITE: "apply a new access policy",
     Permission.AUDIT_READ: "search the audit log",
     Permission.AUDIT_EXPORT: "export the audit log as a verifiable bundle",
+    Permission.AUDIT_ERASE: "erase a person from the audit log",
+    Permission.AUDIT_PRUNE: "remove old entries of the audit log",
     Permission.RETENTION_READ: "read retention rules and simulate a run",
     Permission.RETENTION_WRITE: "apply new retention rules",
     Permission.RETENTION_RUN: "delete what the retention rules say is due",

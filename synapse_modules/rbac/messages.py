@@ -75,6 +75,14 @@ PHRASES: Mapping[Permission, Mapping[Language, Phrase]] = {
         Language.ENGLISH: _same("export the audit log"),
         Language.CHINESE: _same("导出审计日志"),
     },
+    Permission.AUDIT_ERASE: {
+        Language.ENGLISH: _same("erase people from the audit log"),
+        Language.CHINESE: _same("从审计日志中删除个人信息"),
+    },
+    Permission.AUDIT_PRUNE: {
+        Language.ENGLISH: _same("remove old entries of the audit log"),
+        Language.CHINESE: _same("清除审计日志的旧条目"),
+    },
     Permission.RETENTION_READ: {
         Language.ENGLISH: _same("read the retention rules"),
         Language.CHINESE: _same("查看保留规则"),
