@@ -47,7 +47,8 @@ class MemoryAnchor:
     """An anchor in memory.
 
     Attributes:
-        notes: what it holds, the latest last. down: whether it fails. genuine: whether it knows its receipts again.
+        notes: what it holds, the latest last. down: whether it fails. mute: whether it only takes and does not tell.
+        genuine: whether it knows its receipts again. closed: whether it was closed.
     """
 
     name: str = "memory"
@@ -55,6 +56,7 @@ class MemoryAnchor:
     remembers: bool = True
     notes: list[str] = field(default_factory=list)
     down: bool = False
+    mute: bool = False
     genuine: bool = True
     closed: bool = False
 
@@ -68,6 +70,8 @@ class MemoryAnchor:
         """The latest note."""
         del offered
         self._check()
+        if self.mute:
+            raise AnchorFailed("it does not tell", where=self.name)
         if not self.notes or not self.remembers:
             return None
         return Held(Checkpoint.parse(split_note(self.notes[-1])[0]).size, self.notes[-1])

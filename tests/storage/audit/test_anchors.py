@@ -175,6 +175,25 @@ def test_an_anchor_that_was_down_at_the_start_is_asked_before_it_is_fed(
     assert anchor.sizes() == [1]
 
 
+def test_an_anchor_that_does_not_tell_what_it_holds_is_not_fed_until_it_has_told_once(
+    anchored: AnchoredLog, anchor: MemoryAnchor
+) -> None:
+    """Its evidence would be hidden behind what it is fed."""
+    anchored.grow()
+    anchor.mute = True
+    feeder = anchored.feeder(anchor)
+    pause = feeder.step()
+    assert (anchor.notes, feeder.status.problem) == ([], "memory: it does not tell")
+    anchor.mute = False
+    anchored.later(feeder, pause)
+    assert anchor.sizes() == [1]
+    anchor.mute = True
+    for _ in range(10):
+        anchored.grow()
+        anchored.later(feeder)
+    assert anchor.sizes()[-1] == anchored.newest().size
+
+
 def test_a_database_that_does_not_answer_is_a_failure_of_the_attempt_alone(
     anchored: AnchoredLog, anchor: MemoryAnchor
 ) -> None:

@@ -318,7 +318,7 @@ def witness_anchor(anchored: AnchoredLog, witness: Witness) -> WitnessAnchor:
 
 
 def test_what_is_new_gets_its_place_and_no_signature_while_the_log_may_not_sign(
-    anchored: AnchoredLog, anchor: MemoryAnchor
+    anchored: AnchoredLog, anchor: MemoryAnchor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rolled_back(anchored, anchor)
     found = check_anchors(anchored.database, [anchor], KEY.verifier)
@@ -333,9 +333,12 @@ def test_what_is_new_gets_its_place_and_no_signature_while_the_log_may_not_sign(
     sequencer = Sequencer(anchored.database, KEY, RECORDER, anchored.clock, may_sign)
     records = [make_record("late")]
     anchored.database.run(lambda transaction: store.insert_records(transaction, "main:2", 0, records))
-    for _ in range(2):
-        with pytest.raises(RolledBack):
-            sequencer.run_cycle()
+    sequencer.load()
+    with monkeypatch.context() as patched:
+        patched.setattr(sequencer, "load", lambda: pytest.fail("what it knows is right, and is not read anew"))
+        for _ in range(2):
+            with pytest.raises(RolledBack):
+                sequencer.run_cycle()
     assert (naive_root(anchored.database)[0], anchored.newest().size, sequencer.damage) == (6, 5, None)
     verdicts[0] = None
     sequencer.run_cycle()
@@ -453,6 +456,15 @@ def test_a_break_that_nobody_recorded_is_none(anchored: AnchoredLog, anchor: Mem
                 transaction, "memory", Held(9, anchor.notes[-1]), log_keys(transaction, NEW.verifier)
             )
         )
+
+
+def test_the_former_key_says_nothing_about_the_new_origin(anchored: AnchoredLog, anchor: MemoryAnchor) -> None:
+    rolled_back(anchored, anchor)
+    go_on(anchored, anchor)
+    AnchoredLog(anchored.database, NEW).grow(3)
+    note = sign_note(Checkpoint(NEW.verifier.name, 1000, bytes(32)).text(), [KEY])
+    with pytest.raises(AnchorFailed, match="signed by another key"):
+        check_held(anchored.database, "memory", Held(1000, note), NEW.verifier)
 
 
 def test_the_keys_of_a_log_are_listed_once_the_present_one_first(anchored: AnchoredLog, anchor: MemoryAnchor) -> None:
