@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Rows, Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = ["OutboxDrain", "leave_in_outbox"]
+__all__ = ["OutboxDrain", "leave_in_outbox", "waiting_ids"]
 
 _PAGE = 500
 
@@ -32,6 +32,7 @@ _WAITING = _SQL.add(
     "records that wait",
     "SELECT id, record_id, leaf, disclosures, dedupe_key FROM governance_audit_outbox ORDER BY id LIMIT ?",
 )
+_BOUNDS = _SQL.add("the oldest and the newest that wait", "SELECT MIN(id), MAX(id) FROM governance_audit_outbox")
 _DELETE = _SQL.add("delete a record that was copied", "DELETE FROM governance_audit_outbox WHERE id = ?")
 
 
@@ -42,6 +43,12 @@ def leave_in_outbox(transaction: Transaction, record: Record) -> None:
         transaction.execute("SET LOCAL synchronous_commit TO ON")
     values = (record.record_id, record.leaf, record.disclosures, record.key)
     transaction.execute(_LEAVE.text(transaction.dialect), values)
+
+
+def waiting_ids(transaction: Transaction) -> tuple[int, int] | None:
+    """The numbers of the oldest and of the newest record that waits; None where none does."""
+    ((oldest, newest),) = _BOUNDS.rows(transaction)
+    return None if oldest is None else (int(oldest), int(newest))
 
 
 class OutboxDrain:

@@ -154,7 +154,7 @@ class Sequencer:
         now_ms = self._clock.now_ms()
         state.writers.discover(transaction, now_ms)
         state.writers.end_superseded(transaction, self._recorder, now_ms)
-        runs = [run for run in store.runs(transaction, state.writers.following(), _PAGE) if self._usable(run)]
+        runs = [run for run in store.runs(transaction, state.writers.following(), store.RUN_LIMIT) if self._usable(run)]
         if not runs:
             return None
         tree = state.placed.copy()

@@ -24,6 +24,7 @@ __all__ = [
     "EVENTS_WRITER",
     "MAINTENANCE_WRITER",
     "OUTBOX_WRITER",
+    "RUN_LIMIT",
     "STANDING_WRITERS",
     "Head",
     "Run",
@@ -60,6 +61,9 @@ MAINTENANCE_WRITER = "maintenance"
 """The writer of what erasing and pruning record, in the transaction that does it."""
 STANDING_WRITERS = (OUTBOX_WRITER, EVENTS_WRITER, MAINTENANCE_WRITER)
 """The writers that outlive every process. The time of their first record may be any."""
+
+RUN_LIMIT = 2_000
+"""As many records of one writer get their indexes at once."""
 
 _ROWS_PER_STATEMENT = 100
 
@@ -300,9 +304,8 @@ def leaves(transaction: Transaction, begin: int, end: int) -> list[bytes]:
 
 def head(transaction: Transaction) -> Head | None:
     """The present head; None for an empty log."""
-    transaction.execute(_HEAD.text(transaction.dialect))
-    row = transaction.fetchone()
-    return None if row is None else Head(*row)
+    rows = _HEAD.rows(transaction)
+    return Head(*rows[0]) if rows else None
 
 
 def insert_head(transaction: Transaction, previous: int, new: Head, now_ms: int) -> None:
@@ -315,9 +318,8 @@ def insert_head(transaction: Transaction, previous: int, new: Head, now_ms: int)
 
 def checkpoint(transaction: Transaction) -> SignedHead | None:
     """The newest checkpoint; None before the first."""
-    transaction.execute(_CHECKPOINT.text(transaction.dialect))
-    row = transaction.fetchone()
-    return None if row is None else SignedHead(*row)
+    rows = _CHECKPOINT.rows(transaction)
+    return SignedHead(*rows[0]) if rows else None
 
 
 def insert_checkpoint(transaction: Transaction, signed: SignedHead) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from synapse_modules.core.actions import Action, Outcome
 
@@ -22,6 +22,8 @@ __all__ = [
     "Authorizer",
     "Decision",
     "EventsLane",
+    "HeldSubject",
+    "HoldSource",
     "RoomClassSource",
     "RoomClasses",
     "RoomFacts",
@@ -162,6 +164,30 @@ class Authorizer(Protocol):
 
     async def decide(self, user_id: str, permission: Permission, room_id: str | None = None) -> Decision:
         """Never raises: an inner failure is a denial that says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSubject:
+    """What a legal hold lies on.
+
+    Attributes:
+        kind: a room or a user. subject: its id. case_id: the case that the hold belongs to.
+    """
+
+    kind: Literal["room", "user"]
+    subject: str
+    case_id: str
+
+
+class HoldSource(Protocol):
+    """Knows the legal holds that are in force."""
+
+    async def held(self) -> Sequence[HeldSubject]:
+        """What is under hold now, the oldest hold first.
+
+        Raises:
+            Exception: it is not known just now; whoever removes something must then not remove it.
+        """
 
 
 class RoomClasses(Protocol):

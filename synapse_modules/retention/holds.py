@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from synapse_modules.core.errors import Conflict, NotFound, Unavailable
+from synapse_modules.core.ports import HeldSubject
 from synapse_modules.retention.model import Hold, HoldKind
 from synapse_modules.retention.records import hold_created_event, hold_released_event
 from synapse_modules.storage.dialect import Dialect
@@ -73,6 +74,10 @@ _PAGE = _SQL.add(
     WHERE created_ms > ? OR (created_ms = ? AND hold_id > ?)
     ORDER BY created_ms, hold_id LIMIT ?
     """,
+)
+_IN_FORCE = _SQL.add(
+    "holds in force",
+    "SELECT kind, subject, case_id FROM governance_holds WHERE released_ms IS NULL ORDER BY created_ms, hold_id",
 )
 _ON_ROOMS = _SQL.add(
     "holds on rooms",
@@ -185,6 +190,11 @@ class HoldStore:
         parameters = (after[0], *after, limit)
         rows = await self._database.run("hold_page", lambda transaction: _PAGE.rows(transaction, parameters))
         return [_from_row(row) for row in rows]
+
+    async def held(self) -> list[HeldSubject]:
+        """What is under hold now; makes this object a :class:`~synapse_modules.core.ports.HoldSource`."""
+        rows = await self._database.run("holds_in_force", _IN_FORCE.rows)
+        return [HeldSubject(*row) for row in rows]
 
 
 def require_triggers(transaction: Transaction) -> None:
