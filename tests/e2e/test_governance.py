@@ -13,13 +13,16 @@ from synapse_modules.audit.checkpoint import VerifierKey
 from synapse_modules.audit.known_keys import KnownKeys
 from synapse_modules.audit.verify import verify_bundle
 from tests.support.governance import all_modules, apply_policy
+from tests.support.process import ProcessDied
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.conftest import Deploy
     from tests.support.client import MatrixClient, Reply
+    from tests.support.postgres import Postgres
     from tests.support.synapse import Deployment
 
 CHAT = ["login", "room.create", "room.invite", "room.join", "message.send"]
@@ -191,12 +194,22 @@ def test_the_stock_purge_does_not_pass_a_legal_hold(governed: Deployment, people
     assert alice.texts(room) == before
 
 
-def test_a_worker_with_an_older_schema_refuses_to_start_and_says_what_to_run(
-    deploy: Deploy, tmp_path_factory: pytest.TempPathFactory
+def test_a_worker_refuses_to_start_on_an_older_schema_and_says_what_to_run(
+    deploy: Deploy, postgres: Postgres, tmp_path: Path
 ) -> None:
-    folder = tmp_path_factory.mktemp("older")
-    with pytest.raises(Exception, match="govctl migrate"):
-        deploy(postgres=True, modules=all_modules(folder, POLICY, auto_migrate=False))
+    deployment = deploy(workers=1, modules=all_modules(tmp_path, POLICY))
+    worker = deployment.workers[0]
+    worker.stop()
+    postgres.execute(
+        """
+        DELETE FROM governance_schema WHERE part = 'homeserver'
+        AND version = (SELECT MAX(version) FROM governance_schema WHERE part = 'homeserver')
+        """,
+        database=deployment.database,
+    )
+
+    with pytest.raises(ProcessDied, match=r"older than this code.*Run `govctl migrate`"):
+        worker.start()
 
 
 def _entries(officer: MatrixClient, **query: str) -> list[dict[str, Any]]:

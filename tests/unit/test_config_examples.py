@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from synapse.config.homeserver import HomeServerConfig
 
 from synapse_modules.audit.config import AuditConfig
 from synapse_modules.core.config import parse_document
+from synapse_modules.core.yaml_documents import load_yaml
 from synapse_modules.rbac.config import RbacConfig, read_policy_file
 from synapse_modules.retention.config import RetentionConfig, read_rules_file
 from synapse_modules.retention.rules import check_classes
@@ -38,7 +39,7 @@ def _relative(path: Path) -> str:
 
 def _uncommented(file: Path) -> Any:
     """The settings with those in force that show their default."""
-    return yaml.safe_load(_SETTING.sub(r"\1", file.read_text()))
+    return load_yaml(_SETTING.sub(r"\1", file.read_text()), file.name)
 
 
 def test_every_file_is_loaded_by_a_test() -> None:
@@ -64,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("replication.secret", "macaroon.secret", "form.secret"):
         (tmp_path / name).write_text("a secret of this test")
     (tmp_path / "signing.key").write_text(new_signing_key())
-    (tmp_path / "logging.yaml").write_text(yaml.safe_dump(log_yaml()))
+    (tmp_path / "logging.yaml").write_text(json.dumps(log_yaml()))
     return tmp_path
 
 
@@ -100,12 +101,12 @@ def test_synapse_takes_the_example_of_a_worker(file: Path, folder: Path, monkeyp
 
 
 def test_each_process_has_ports_of_its_own() -> None:
-    listeners = [*yaml.safe_load(HOMESERVER.read_text())["listeners"]]
+    listeners = [*load_yaml(HOMESERVER.read_text(), HOMESERVER.name)["listeners"]]
     for file in WORKERS:
-        listeners += yaml.safe_load(file.read_text())["worker_listeners"]
+        listeners += load_yaml(file.read_text(), file.name)["worker_listeners"]
     ports = [listener["port"] for listener in listeners]
     assert len(set(ports)) == len(ports)
-    instances = yaml.safe_load(HOMESERVER.read_text())["instance_map"]
+    instances = load_yaml(HOMESERVER.read_text(), HOMESERVER.name)["instance_map"]
     assert {instance["port"] for instance in instances.values()} <= set(ports)
     assert {"main", *(file.stem for file in WORKERS)} == set(instances)
 
@@ -114,7 +115,7 @@ def test_each_process_has_ports_of_its_own() -> None:
 def test_the_example_shows_every_key_and_each_default_as_it_is(number: int) -> None:
     model = MODELS[number]
     shown = _uncommented(HOMESERVER)["modules"][number]["config"]
-    set_here = yaml.safe_load(HOMESERVER.read_text())["modules"][number]["config"]
+    set_here = load_yaml(HOMESERVER.read_text(), HOMESERVER.name)["modules"][number]["config"]
     assert set(shown) == set(model.model_fields)
     parsed = parse_document(model, shown, "config")
     nothing = parse_document(model, {}, "config")
