@@ -108,6 +108,8 @@ class AuditConfig(FrozenModel):
         database: the log's own database. By default, where the homeserver is on SQLite, the file
             ``governance-audit.db`` beside its database file; on PostgreSQL the homeserver's own database, over
             connections of our own.
+        maintenance_database: the same database by a role that may erase and prune, which serves nothing else. Needed
+            only where the role in ``database`` may not; without it this process refuses to erase and prune.
         signing_key_path: the file with the key that signs checkpoints, readable by its owner alone; made at the first
             start. By default, where the homeserver is on SQLite, ``governance-audit.key`` beside its database file; on
             PostgreSQL it has to be set.
@@ -116,11 +118,13 @@ class AuditConfig(FrozenModel):
         queue_capacity: records that may wait in one process. When as many do, whoever comes next waits too.
         ack_timeout_ms: how long an action waits for its record to be durable before it counts as not recorded.
         seal_interval_ms: how often, at the least, new records get their index and a signed checkpoint.
+        prune_after_days: nothing that was sealed later than so long ago is ever pruned.
         anchors: where signed checkpoints are kept beyond the reach of whoever controls the database.
         auto_migrate: whether the main process brings the schema up to date; by default on SQLite only.
     """
 
     database: LogDatabase | None = None
+    maintenance_database: LogDatabase | None = None
     signing_key_path: str | None = pydantic.Field(default=None, min_length=1)
     origin: str | None = None
     on_unavailable: WhenUnavailable = WhenUnavailable()
@@ -128,14 +132,22 @@ class AuditConfig(FrozenModel):
     # A guard has five seconds in all: the record must have failed before, so that the reaction is ours to choose.
     ack_timeout_ms: int = pydantic.Field(default=3_000, ge=100, le=4_500)
     seal_interval_ms: int = pydantic.Field(default=1_000, ge=50, le=1_000)
+    prune_after_days: int = pydantic.Field(default=90, ge=1, le=36_500)
     anchors: tuple[AnchorConfig, ...] = ()
     auto_migrate: bool | None = None
 
-    @pydantic.field_validator("database", mode="before")
+    @pydantic.field_validator("database", "maintenance_database", mode="before")
     @classmethod
     def _is_a_mapping(cls, database: object) -> object:
         if database is not None and not isinstance(database, dict | LogDatabase):
             raise InvalidInput("", type(database).__name__, "a mapping")  # never its text: a password may be in it
+        return database
+
+    @pydantic.field_validator("maintenance_database")
+    @classmethod
+    def _has_roles(cls, database: LogDatabase | None) -> LogDatabase | None:
+        if database is not None and database.name == "sqlite3":
+            raise InvalidInput("name", database.name, "psycopg2: SQLite knows no roles, and needs no second connection")
         return database
 
     @pydantic.field_validator("origin")

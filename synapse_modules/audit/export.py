@@ -20,7 +20,7 @@ from synapse_modules.audit.merkle import EMPTY_ROOT
 from synapse_modules.audit.proof import skip_hashes
 from synapse_modules.audit.receipts import published_head
 from synapse_modules.audit.search import EntryFilter, read_out
-from synapse_modules.core.errors import Elsewhere, GovernanceError, InvalidInput, Unavailable
+from synapse_modules.core.errors import Conflict, Elsewhere, GovernanceError, InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -47,7 +47,8 @@ class ExportOrder:
 
     Attributes:
         kind: ``range``: every entry; ``selection``: those that match ``wanted``.
-        wanted: the filter, and from which index up to which; without an end, up to the newest checkpoint.
+        wanted: the filter, and from which index up to which; without a beginning (0), from the first entry that was
+            not pruned; without an end, up to the newest checkpoint.
         requester, case_id, bundle_id, made_ms: as in :class:`~synapse_modules.audit.bundle.Manifest`.
     """
 
@@ -77,7 +78,8 @@ async def plan_export(reader: TransactionRunner, keys: Sequence[SigningKey], ord
         order: what is wanted.
 
     Raises:
-        InvalidInput: the range is none, or ends beyond the newest checkpoint; or a range has a filter.
+        InvalidInput: the range is none, ends beyond the newest checkpoint or reaches into what was pruned; or a range
+            has a filter.
         Elsewhere: this process has no key. Unavailable: it has not the one that signed the newest checkpoint.
     """
     if not keys:
@@ -86,7 +88,12 @@ async def plan_export(reader: TransactionRunner, keys: Sequence[SigningKey], ord
         found = ", ".join(order.wanted.given())
         raise InvalidInput("kind", f"a range with {found}", "no filter, or kind 'selection'")
     size, note = await _checkpoint(reader, keys, order.wanted.end or 0)
-    begin, end = order.wanted.begin, size if order.wanted.end is None else order.wanted.end
+    pruned = await reader.run("audit_pruned", store.pruned_below)
+    begin, end = order.wanted.begin or pruned, size if order.wanted.end is None else order.wanted.end
+    if min(begin, end) < pruned:
+        raise InvalidInput(
+            "begin, end", f"{order.wanted.begin} to {end}", f"a range from {pruned}: the rest was pruned"
+        )
     if not begin <= end <= size:
         raise InvalidInput("begin, end", f"{begin} to {end}", f"a range of the {size} entries that have a checkpoint")
     manifest = Manifest(
@@ -110,6 +117,7 @@ async def bundle_chunks(reader: TransactionRunner, export: Export, keys: Sequenc
 
     Raises:
         TreeDamaged: a part of the tree is not there any more.
+        Conflict: entries are pruned that are still to be read.
     """
     writer = BundleWriter(export.manifest)
     yield writer.begin()
@@ -138,6 +146,8 @@ class _State:
 
 
 def _page(transaction: Transaction, export: Export, state: _State) -> tuple[bytes, _State]:
+    if store.pruned_below(transaction) > export.manifest.begin:
+        raise Conflict("entries were pruned while they were exported")
     rows = read_out(transaction, state.left, state.rows)
     finished = len(rows) < state.rows
     writer = state.writer.copy()
