@@ -32,6 +32,7 @@ from synapse_modules.audit.config import AuditConfig
 from synapse_modules.audit.formats.ecs import CATEGORIES
 from synapse_modules.audit.formats.ocsf_classes import VERSIONS, place_of
 from synapse_modules.audit.formats.registry import FORMATS
+from synapse_modules.audit.maintenance_api import maintenance_routes
 from synapse_modules.core.action_details import DETAILS
 from synapse_modules.core.action_specs import COMMON_DETAILS, SPECS, ActionSpec, RecordField
 from synapse_modules.core.actions import Action, Outcome
@@ -77,6 +78,7 @@ def routes() -> list[Route]:
     return [
         *rbac_routes(nothing, nothing, nothing, nothing),
         *audit_routes(nothing, nothing),
+        *maintenance_routes(nothing, nothing),
         *retention_routes(nothing, nothing),
     ]
 

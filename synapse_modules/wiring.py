@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary
 from synapse_modules import __version__
 from synapse_modules.audit.api import audit_routes
 from synapse_modules.audit.config import log_location
+from synapse_modules.audit.maintenance import Maintenance
+from synapse_modules.audit.maintenance_api import maintenance_routes
 from synapse_modules.audit.request_log import RequestLog
 from synapse_modules.audit.service import AuditService
 from synapse_modules.audit.sources import EffectRecorder, LoginRecorder
@@ -35,6 +37,7 @@ from synapse_modules.rbac.rooms import RoomClassCache
 from synapse_modules.rbac.snapshot_source import SnapshotSource
 from synapse_modules.rbac.store import PolicyStore
 from synapse_modules.retention.api import retention_routes
+from synapse_modules.retention.holds import HoldStore
 from synapse_modules.retention.service import RetentionService
 from synapse_modules.storage.database import Database
 from synapse_modules.storage.dialect import Dialect
@@ -204,6 +207,9 @@ def load_audit(runtime: Runtime, config: AuditConfig) -> None:
     runtime.audit.lane = service
     runtime.hub.add(LoginRecorder(homeserver, service), seams=frozenset({Seam.LOGIN}), order=_RECORDING_ORDER)
     runtime.router.add(audit_routes(homeserver, service))
+    holds = HoldStore(homeserver.database, runtime.audit)  # in force without RetentionModule, too
+    maintenance = Maintenance(homeserver, config, log, runtime.own, holds)
+    runtime.router.add(maintenance_routes(maintenance, service))
     observe(homeserver, EffectRecorder(homeserver, service.record_effect, service.notes))
     RequestLog(homeserver, service.leave, service.notes, runtime.audit.gateways).start()
     service.start()
