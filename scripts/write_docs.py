@@ -292,7 +292,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: Ma
     content = success["content"]
     if "application/json" in content:
         return [*lines, "", *_fields("answer", content["application/json"]["schema"], schemas)]
-    return [*lines, "", "The answer is a file, streamed."]
+    return [*lines, "", f"The answer is a file, `{next(iter(content))}`."]
 
 
 def _fields(title: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[str]:

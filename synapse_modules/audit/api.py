@@ -16,6 +16,7 @@ import pydantic
 
 from synapse_modules.audit import store
 from synapse_modules.audit.export import ExportOrder, bundle_chunks, plan_export
+from synapse_modules.audit.log_routes import log_routes
 from synapse_modules.audit.merkle import leaf_hash
 from synapse_modules.audit.receipts import published_head
 from synapse_modules.audit.record import PERSONAL_FIELDS
@@ -242,6 +243,7 @@ def audit_routes(homeserver: Homeserver, log: ReadableLog) -> list[Route]:
             api.export,
             body=ExportBody,
         ),
+        *log_routes(homeserver, log),
     ]
 
 

@@ -93,6 +93,10 @@ class TiledNodes:
         pyramid = self._pyramid(tile_level, tile_index)
         return pyramid[height][index - (tile_index << (TILE_HEIGHT - height))]
 
+    def tile(self, level: int, index: int) -> list[bytes]:
+        """The hashes of tile ``(level, index)``, as many as there are."""
+        return self._load(level, index)
+
     def leaf(self, index: int) -> bytes:
         """The hash of leaf ``index``; cheap for one after the other.
 

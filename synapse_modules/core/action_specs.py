@@ -127,7 +127,7 @@ _HOLD = f"hold kind {_CHANGE}"
 _CLASSES = "room_classes_before room_classes_after"
 _COUNTS = "rules_version rooms files due deleted kept_by_hold copied_for_hold copies_dropped problems problem"
 _EXPORT = "bundle kind format filter conditions begin end tree_size entries"
-_LOST = "writer records begin end since_ms until_ms action_class allowed"
+_LOST = "process writer records begin end since_ms until_ms action_class allowed"
 
 
 def _spec(
@@ -209,13 +209,14 @@ SPECS: Final[Mapping[Action, ActionSpec]] = dict(
         ),
         _spec(_A.EXPORT_CONTENT, _C.GOVERNANCE, _S.HIGH, "client target room reason case", "format rooms events files"),
         _spec(_A.AUDIT_SEARCH, _C.LOG, _S.LOW, "client target room reason case", "filter conditions entries"),
+        _spec(_A.AUDIT_MONITOR, _C.LOG, _S.LOW, "client", "tree_size"),
         _spec(_A.AUDIT_EXPORT, _C.LOG, _S.MEDIUM, "client target room reason case", _EXPORT),
         _spec(_A.AUDIT_PRUNE, _C.LOG, _S.HIGH, "client reason case", "begin end entries root basis"),
         _spec(_A.AUDIT_ERASE, _C.LOG, _S.HIGH, "client reason case", "indexes entries records fields basis"),
-        _spec(_A.AUDIT_KEY_CHANGE, _C.LOG, _S.HIGH, "client reason case", "keys_added keys_removed"),
+        _spec(_A.AUDIT_KEY_CHANGE, _C.LOG, _S.HIGH, "client reason case", "keys_added keys_removed succession"),
         _spec(_A.AUDIT_START, _C.LOG, _S.INFO, "", "writer product_version positions"),
         _spec(_A.AUDIT_STOP, _C.LOG, _S.LOW, "reason", "writer records"),
-        _spec(_A.AUDIT_HEARTBEAT, _C.LOG, _S.INFO, "", "writer product_version"),
+        _spec(_A.AUDIT_HEARTBEAT, _C.LOG, _S.INFO, "", "writer product_version modules records unrecorded since_ms"),
         _spec(_A.AUDIT_QUIET, _C.LOG, _S.INFO, "", "since_ms until_ms tree_size"),
         _spec(_A.AUDIT_GAP, _C.LOG, _S.CRITICAL, "reason", _LOST),
         _spec(

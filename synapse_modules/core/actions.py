@@ -75,6 +75,7 @@ class Action(StrEnum):
     RETENTION_PURGE = "retention.purge"
     EXPORT_CONTENT = "export.content"
     AUDIT_SEARCH = "audit.search"
+    AUDIT_MONITOR = "audit.monitor"
     AUDIT_EXPORT = "audit.export"
     AUDIT_PRUNE = "audit.prune"
     AUDIT_ERASE = "audit.erase"
@@ -141,6 +142,7 @@ DESCRIPTIONS: dict[Action, str] = {
     Action.RETENTION_PURGE: "a retention run deleted from a room, or was stopped by a hold",
     Action.EXPORT_CONTENT: "somebody exported the content of rooms",
     Action.AUDIT_SEARCH: "somebody searched the audit log",
+    Action.AUDIT_MONITOR: "somebody began to read the log's tiles or entry bundles; one record for an hour",
     Action.AUDIT_EXPORT: "somebody exported the audit log",
     Action.AUDIT_PRUNE: "old entries of the audit log were removed; their hashes stay",
     Action.AUDIT_ERASE: "personal values were erased from the audit log; every proof stays valid",

@@ -46,7 +46,7 @@ def openapi_document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     schemas = _Schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -94,7 +94,7 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
         "operationId": _identifier(route),
         "summary": route.summary,
         "tags": [route.path.strip("/").split("/")[0]],
-        "parameters": [*_path_parameters(route), *_query_parameters(route, schemas)],
+        "parameters": [*_path_parameters(route), *_query_parameters(route, schemas), *_header_parameters(route)],
         "responses": {str(route.status): _success(route, schemas), **_failures(route)},
         "x-permission": route.permission.value if route.permission else None,
     }
@@ -107,7 +107,7 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _identifier(route: Route) -> str:
-    words = route.path.replace("{", "").replace("}", "").replace("-", "_").strip("/").split("/")
+    words = route.template.replace("{", "").replace("}", "").replace("-", "_").strip("/").split("/")
     return "_".join([route.method.lower(), *words])
 
 
@@ -125,10 +125,20 @@ def _query_parameters(route: Route, schemas: _Schemas) -> list[dict[str, Any]]:
     ]
 
 
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    if route.method == "GET" or route.answer is None:
+        return []
+    text = (
+        "Names this attempt. A repeat with the same key within a day is answered as the first was, and not done again."
+    )
+    schema = {"type": "string", "minLength": 1, "maxLength": 128}
+    return [{"name": "Idempotency-Key", "in": "header", "required": False, "description": text, "schema": schema}]
+
+
 def _success(route: Route, schemas: _Schemas) -> dict[str, Any]:
     if route.answer is None:
         binary = {"schema": {"type": "string", "format": "binary"}}
-        return {"description": "The file, streamed.", "content": {"application/octet-stream": binary}}
+        return {"description": "The file.", "content": {route.media_type: binary}}
     return {"description": "Done.", "content": {"application/json": {"schema": schemas.of(route.answer)}}}
 
 

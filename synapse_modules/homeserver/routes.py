@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from synapse_modules.core.permissions import Permission
 
-__all__ = ["BASE_PATH", "Call", "Caller", "Method", "Route", "Stream"]
+__all__ = ["BASE_PATH", "Call", "Caller", "Content", "Method", "Route", "Stream"]
 
 BASE_PATH = "/_synapse/client/governance/v1"
 """Everything the product serves is below this path."""
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 _Model = TypeVar("_Model", bound=FrozenModel)
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)(\*?)\}")
 _MIB = 2**20
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -50,6 +50,7 @@ class Call:
         path: the values of the path's placeholders, percent-decoded.
         query, body: parsed as the route's ``query`` and ``body`` models; None where the route declares none.
         request_id: names the request in Synapse's log.
+        accepts_gzip: whether the answer may be compressed so.
     """
 
     caller: Caller
@@ -57,6 +58,7 @@ class Call:
     query: FrozenModel | None = None
     body: FrozenModel | None = None
     request_id: str = ""
+    accepts_gzip: bool = False
 
     def query_as(self, model: type[_Model]) -> _Model:
         """The query, as the type that the route declares."""
@@ -83,16 +85,32 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """A short answer that is no JSON.
+
+    Attributes:
+        content_type: the media type. data: all of it, compressed if ``gzip``.
+        cache_control: who may keep it, and for how long.
+        gzip: whether it is compressed; only for who accepts that, and where there are both forms of it.
+    """
+
+    content_type: str
+    data: bytes
+    cache_control: str = "no-store"
+    gzip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One operation of the HTTP interface.
 
     Attributes:
         method: the HTTP method. path: below :data:`BASE_PATH`, such as ``/holds/{hold_id}/release``; a placeholder
-            stands for one whole segment.
+            stands for one whole segment, a last one with a star, ``{rest*}``, for one or more.
         permission: what the caller must be allowed; None lets in every logged-in user, and the handler decides.
         summary: what it does, one sentence for the reference.
         handler: called once the caller is authenticated and authorised and the input is parsed.
-        answer: the type of the answer; None when it is a :class:`Stream`.
+        answer: the type of the answer; None when it is a :class:`Stream` or :class:`Content`, of the ``media_type``.
         query, body: the types of the query string and of the JSON body; None refuses any query, and ignores a body.
         status: the HTTP status of success. max_body: bytes that a body may have.
     """
@@ -101,21 +119,30 @@ class Route:
     path: str
     permission: Permission | None
     summary: str
-    handler: Callable[[Call], Awaitable[FrozenModel | Stream]]
+    handler: Callable[[Call], Awaitable[FrozenModel | Stream | Content]]
     answer: type[FrozenModel] | None = None
     query: type[FrozenModel] | None = None
     body: type[FrozenModel] | None = None
     status: int = 200
     max_body: int = _MIB
+    media_type: str = "application/octet-stream"
 
     @property
     def placeholders(self) -> tuple[str, ...]:
         """The names in the path's braces, in order."""
-        return tuple(_PLACEHOLDER.findall(self.path))
+        return tuple(name for name, _ in _PLACEHOLDER.findall(self.path))
+
+    @property
+    def template(self) -> str:
+        """The path without stars: OpenAPI has no word for a placeholder that stands for several segments."""
+        return self.path.replace("*}", "}")
 
     def match(self, segments: tuple[str, ...]) -> Mapping[str, str] | None:
         """The values of the placeholders when ``segments`` is this route's path, else None."""
         pattern = tuple(self.path.strip("/").split("/"))
+        if pattern[-1].endswith("*}") and len(segments) > len(pattern) and all(segments):
+            rest = len(pattern) - 1
+            segments = (*segments[:rest], "/".join(segments[rest:]))
         if len(pattern) != len(segments):
             return None
         values: dict[str, str] = {}

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from synapse.module_api import SynapseRequest
 
     from synapse_modules.homeserver.public import Homeserver
-    from synapse_modules.homeserver.routes import Stream
+    from synapse_modules.homeserver.routes import Content, Stream
 
-__all__ = ["send_stream"]
+__all__ = ["send_content", "send_stream"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,23 @@ async def send_stream(homeserver: Homeserver, request: SynapseRequest, stream: S
         sink.cut()
     finally:
         await _close(stream.chunks)
+
+
+def send_content(request: SynapseRequest, content: Content, status: int) -> None:
+    """Send ``content``, to whoever is still there."""
+    channel: Any = request.channel
+    if channel is None:
+        return
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", content.content_type.encode())
+    request.setHeader(b"Content-Length", b"%d" % len(content.data))
+    request.setHeader(b"Cache-Control", content.cache_control.encode())
+    request.setHeader(b"X-Content-Type-Options", b"nosniff")
+    if content.gzip:
+        request.setHeader(b"Content-Encoding", b"gzip")
+    request.setHeader(b"Vary", b"Accept-Encoding, Authorization")
+    request.write(content.data)
+    request.finish()
 
 
 async def _close(chunks: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from synapse.module_api import DirectServeJsonResource
@@ -17,8 +18,8 @@ from synapse_modules.core.errors import Denied, GovernanceError, InvalidInput, U
 from synapse_modules.core.ports import AuditEvent
 from synapse_modules.homeserver import matrix_errors
 from synapse_modules.homeserver.openapi import openapi_document
-from synapse_modules.homeserver.routes import BASE_PATH, Call, Caller, Method, Route, Stream
-from synapse_modules.homeserver.streaming import send_stream
+from synapse_modules.homeserver.routes import BASE_PATH, Call, Caller, Content, Method, Route, Stream
+from synapse_modules.homeserver.streaming import send_content, send_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import AuditSink, Authorizer
     from synapse_modules.homeserver.public import Homeserver
 
-__all__ = ["BASE_PATH", "Call", "Caller", "Method", "Route", "Router", "Stream"]
+__all__ = ["BASE_PATH", "Call", "Caller", "Content", "Method", "Route", "Router", "Stream"]
 
 logger = logging.getLogger(__name__)
+
+_ZERO_QUALITY = re.compile(r"q *= *0(\.0*)?")
 
 
 class Router:
@@ -74,7 +77,7 @@ class Router:
         self._homeserver.api.register_web_resource(BASE_PATH, GovernanceResource(self))
 
     async def handle(self, request: SynapseRequest) -> tuple[int, Any] | None:
-        """Answer one request with a status and JSON, or None when the answer was streamed.
+        """Answer one request with a status and JSON, or None when it was answered with something else.
 
         Raises:
             SynapseError: what the client is told. Any other exception is a fault, which Synapse logs and answers with
@@ -92,6 +95,9 @@ class Router:
             raise await self._failed(route, caller, error) from error
         if isinstance(answer, Stream):
             await send_stream(self._homeserver, request, answer, route.status)
+            return None
+        if isinstance(answer, Content):
+            send_content(request, answer, route.status)
             return None
         return route.status, answer.model_dump(mode="json")
 
@@ -186,7 +192,17 @@ def _method(request: SynapseRequest) -> str:
 
 
 def _call(route: Route, request: SynapseRequest, caller: Caller, path: Mapping[str, str]) -> Call:
-    return Call(caller, path, _query(route, request), _body(route, request), request.get_request_id())
+    query, body = _query(route, request), _body(route, request)
+    return Call(caller, path, query, body, request.get_request_id(), _accepts_gzip(request))
+
+
+def _accepts_gzip(request: SynapseRequest) -> bool:
+    """Whether the client names gzip, and not with quality zero, in ``Accept-Encoding``."""
+    for item in (request.getHeader("Accept-Encoding") or "").lower().split(","):
+        coding, _, quality = item.partition(";")
+        if coding.strip() == "gzip":
+            return not _ZERO_QUALITY.fullmatch(quality.strip())
+    return False
 
 
 def _query(route: Route, request: SynapseRequest) -> FrozenModel | None:

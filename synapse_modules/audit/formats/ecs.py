@@ -80,6 +80,7 @@ _ROWS: Final[Mapping[Action, tuple[str, str]]] = {
     _A.RETENTION_PURGE: ("database", "change"),
     _A.EXPORT_CONTENT: ("database", "access"),
     _A.AUDIT_SEARCH: ("database", "access"),
+    _A.AUDIT_MONITOR: ("database", "access"),
     _A.AUDIT_EXPORT: ("database", "access"),
     _A.AUDIT_PRUNE: ("database", "change"),
     _A.AUDIT_ERASE: ("database", "change"),

@@ -262,7 +262,7 @@ def _api(entry: Entry, event: dict[str, Any]) -> None:
 
 
 def _datastore(entry: Entry, event: dict[str, Any]) -> None:
-    log = entry.action == Action.AUDIT_SEARCH
+    log = entry.action in (Action.AUDIT_SEARCH, Action.AUDIT_MONITOR)
     event["database"] = {"name": _AUDIT_LOG if log else "room events", "type_id": OTHER}
     count = entry.details.get("deleted")
     if isinstance(count, int) and not isinstance(count, bool):

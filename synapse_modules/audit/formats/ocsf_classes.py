@@ -103,6 +103,7 @@ PLACES: Final[Mapping[str, Place]] = {
         (_A.RETENTION_PURGE, DATASTORE, 7),
         (_A.EXPORT_CONTENT, WEB_RESOURCES, 7),
         (_A.AUDIT_SEARCH, DATASTORE, 4),
+        (_A.AUDIT_MONITOR, DATASTORE, 4),
         (_A.AUDIT_EXPORT, EVENT_LOG, 3),
         (_A.AUDIT_PRUNE, EVENT_LOG, 2),
         (_A.AUDIT_ERASE, EVENT_LOG, OTHER),

@@ -42,6 +42,7 @@ ROUTES = (
     Route("POST", "/holds", Permission.HOLD_CREATE, "Create a hold", _handler, answer=Hold, body=Scope, status=201),
     Route("POST", "/holds/{hold_id}/release", Permission.HOLD_RELEASE, "Release it", _handler, answer=Hold),
     Route("POST", "/audit/exports", None, "Export", _handler, body=Filter),
+    Route("GET", "/notes/{rest*}", None, "A note", _handler, media_type="text/plain"),
 )
 
 
@@ -60,6 +61,12 @@ def _route(path: str) -> Route:
         ("/holds/{hold_id}", ("holds", ""), None),
         ("/holds/{hold_id}/release", ("holds", "1", "release"), {"hold_id": "1"}),
         ("/holds/{hold_id}/release", ("holds", "1", "extend"), None),
+        ("/tile/{level}/{index*}", ("tile", "0", "067"), {"level": "0", "index": "067"}),
+        ("/tile/{level}/{index*}", ("tile", "0", "x001", "067.p", "3"), {"level": "0", "index": "x001/067.p/3"}),
+        ("/tile/{level}/{index*}", ("tile", "0"), None),
+        ("/tile/{level}/{index*}", ("tile", "0", ""), None),
+        ("/tile/{level}/{index*}", ("tile", "0", "x001", ""), None),
+        ("/tile/{level}/{index*}", ("title", "0", "x001", "067"), None),
     ],
 )
 def test_a_path_matches_segment_by_segment(path: str, segments: tuple[str, ...], values: dict[str, str] | None) -> None:
@@ -97,6 +104,12 @@ def test_each_operation_names_its_permission_its_input_and_its_answer() -> None:
     assert creating["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Scope"}
     assert set(creating["responses"]) == {"201", "400", "401", "403", "404", "409", "503"}
     assert document["components"]["schemas"]["Hold"]["additionalProperties"] is False
+
+
+def test_a_placeholder_for_several_segments_is_described_as_a_path_parameter() -> None:
+    note = openapi_document(ROUTES, "1.0")["paths"]["/notes/{rest}"]["get"]
+    assert [each["name"] for each in note["parameters"]] == ["rest"]
+    assert list(note["responses"]["200"]["content"]) == ["text/plain"]
 
 
 def test_operations_have_distinct_names() -> None:
