@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -118,11 +119,11 @@ class Client:
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send ``body`` to ``path`` below the governance API; entries that are None are left out."""
-        return self.matrix("POST", _GOVERNANCE + path, body=_given(body or {}))
+        return self._mutate("POST", path, body or {})
 
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         """Replace what stands at ``path`` below the governance API."""
-        return self.matrix("PUT", _GOVERNANCE + path, body=_given(body))
+        return self._mutate("PUT", path, body)
 
     def pages(
         self, path: str, name: str, *, limit: int | None, page: int = _PAGE, **query: str | int | None
@@ -165,9 +166,7 @@ class Client:
         """Call any path of the homeserver and return its JSON."""
         with self._network():
             answer = self._http.request(method, path, params=_given(query or {}), json=body, headers=self._headers())
-        if not answer.is_success:
-            raise self._failure(answer)
-        return self._json(answer)
+        return self._result(answer)
 
     def log_in(self, user: str, password: str, device_name: str) -> Login:
         """Log in with a password, and use the new token from now on."""
@@ -190,6 +189,27 @@ class Client:
         self._token = None
 
     # ------------------------------------------------------------------ inside
+
+    def _mutate(self, method: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Send a change. If the connection breaks before the answer is there, it is sent once more, under the same
+        ``Idempotency-Key``: what was done already is then answered, and not done again.
+        """
+        headers = self._headers() | {"Idempotency-Key": uuid.uuid4().hex}
+
+        def send() -> httpx.Response:
+            return self._http.request(method, _GOVERNANCE + path, json=_given(body), headers=headers)
+
+        with self._network():
+            try:
+                answer = send()
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                answer = send()
+        return self._result(answer)
+
+    def _result(self, answer: httpx.Response) -> Any:
+        if not answer.is_success:
+            raise self._failure(answer)
+        return self._json(answer)
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}

@@ -17,6 +17,7 @@ from synapse_modules.core.config import parse_document, parse_strings
 from synapse_modules.core.errors import Denied, GovernanceError, InvalidInput, Unavailable
 from synapse_modules.core.ports import AuditEvent
 from synapse_modules.homeserver import matrix_errors
+from synapse_modules.homeserver.idempotency import Attempts, check_key, fingerprint_of
 from synapse_modules.homeserver.openapi import openapi_document
 from synapse_modules.homeserver.routes import BASE_PATH, Call, Caller, Content, Method, Route, Stream
 from synapse_modules.homeserver.streaming import send_content, send_stream
@@ -54,7 +55,9 @@ class Router:
         self._authorizer = authorizer
         self._audit = audit
         self._version = version
+        self._attempts = Attempts(homeserver)
         self._routes: list[Route] = []
+        self._document: dict[str, Any] | None = None
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -71,6 +74,7 @@ class Router:
             if any((route.method, route.path) == (known.method, known.path) for known in self._routes):
                 raise ValueError(f"{route.method} {route.path} is declared twice")
             self._routes.append(route)
+        self._document = None
 
     def mount(self) -> None:
         """Serve in this process; to be called while modules are loaded, before or after :meth:`add`."""
@@ -85,12 +89,12 @@ class Router:
         """
         segments = _segments(request)
         if segments == ("openapi.json",):
-            return 200, openapi_document(self._routes, self._version)
+            return 200, self._describe()
         route, path = self._find(_method(request), segments)
         caller = await self._authenticate(request)
         try:
             await self._authorise(route, caller)
-            answer = await route.handler(_call(route, request, caller, path))
+            answer = await self._answer(route, request, _call(route, request, caller, path))
         except GovernanceError as error:
             raise await self._failed(route, caller, error) from error
         if isinstance(answer, Stream):
@@ -99,7 +103,29 @@ class Router:
         if isinstance(answer, Content):
             send_content(request, answer, route.status)
             return None
-        return route.status, answer.model_dump(mode="json")
+        return route.status, answer
+
+    def _describe(self) -> dict[str, Any]:
+        """The OpenAPI document; made once, because that takes some milliseconds and anybody may ask."""
+        if self._document is None:
+            self._document = openapi_document(self._routes, self._version)
+        return self._document
+
+    async def _answer(self, route: Route, request: SynapseRequest, call: Call) -> Any:
+        """What the handler answers, as JSON unless it is no JSON; a repeated mutation is answered from memory."""
+        key = request.getHeader("Idempotency-Key")
+        if key is None or route.answer is None or route.method == "GET":
+            return _plain(await route.handler(call))
+
+        async def attempt() -> Any:
+            return _plain(await route.handler(call))
+
+        body = call.body.model_dump_json().encode() if call.body is not None else b""
+        fingerprint = fingerprint_of(request.method, request.path, body)
+        answer, replayed = await self._attempts.once(call.caller.user_id, check_key(key), fingerprint, attempt)
+        if replayed:
+            request.setHeader(b"Idempotent-Replayed", b"true")
+        return answer
 
     def _find(self, method: str, segments: tuple[str, ...]) -> tuple[Route, Mapping[str, str]]:
         matches = [(route, path) for route in self._routes if (path := route.match(segments)) is not None]
@@ -169,6 +195,10 @@ class GovernanceResource(DirectServeJsonResource):
 
     async def _async_render(self, request: SynapseRequest) -> tuple[int, Any] | None:
         return await self._router.handle(request)
+
+
+def _plain(answer: FrozenModel | Stream | Content) -> Any:
+    return answer if isinstance(answer, Stream | Content) else answer.model_dump(mode="json")
 
 
 def _impersonated() -> Denied:

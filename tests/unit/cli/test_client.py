@@ -152,3 +152,20 @@ def test_a_token_travels_unencrypted_to_another_machine_only_if_that_is_named_un
 
 def test_an_id_is_one_segment_of_a_path() -> None:
     assert segment("!a/b:x") == "%21a%2Fb%3Ax"
+
+
+def test_a_change_whose_answer_was_lost_is_sent_once_more_under_the_same_key() -> None:
+    keys: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["Idempotency-Key"])
+        if len(keys) == 1:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return httpx.Response(200, json={"done": True})
+
+    client = Client("https://matrix.test", "token", transport=httpx.MockTransport(answer))
+
+    assert client.post("/holds", {"kind": "room"}) == {"done": True}
+    assert keys == [keys[0]] * 2
+    client.post("/holds", {"kind": "room"})
+    assert keys[2] != keys[0]
