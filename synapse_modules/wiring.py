@@ -23,9 +23,11 @@ from synapse_modules.audit.maintenance_api import maintenance_routes
 from synapse_modules.audit.request_log import RequestLog
 from synapse_modules.audit.service import AuditService
 from synapse_modules.audit.sources import EffectRecorder, LoginRecorder
+from synapse_modules.core.errors import GovernanceError
 from synapse_modules.core.ports import Decision
 from synapse_modules.core.room_classes import RoomClassifier
 from synapse_modules.homeserver import internals
+from synapse_modules.homeserver.access_log import AccessLog
 from synapse_modules.homeserver.callbacks import CallbackHub, Seam
 from synapse_modules.homeserver.observers import observe
 from synapse_modules.homeserver.public import Homeserver
@@ -138,7 +140,18 @@ class Runtime:
         self.own = Database(internals.database_location(api))
         self.router = Router(self.homeserver, self.policy, self.audit, __version__)
         self.router.mount()
+        self._loaded: set[str] = set()
         self.homeserver.start("governance_joints", self._say_what_is_missing)
+
+    def claim(self, module: str) -> None:
+        """Note that ``module`` is loaded.
+
+        Raises:
+            GovernanceError: it was loaded already.
+        """
+        if module in self._loaded:
+            raise GovernanceError(f"{module} is listed twice", where="modules", advice="Remove one of the two")
+        self._loaded.add(module)
 
     def bring_up(self, database: Database, part: str, auto_migrate: bool | None) -> None:
         """Bring the schema of ``part`` up to date, or refuse to start on an older one.
@@ -178,6 +191,7 @@ def load_rbac(runtime: Runtime, config: RbacConfig) -> None:
     Raises:
         GovernanceError: it cannot start like this.
     """
+    runtime.claim("RbacModule")
     homeserver = runtime.homeserver
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     store = PolicyStore(homeserver.database, runtime.audit)
@@ -198,6 +212,7 @@ def load_audit(runtime: Runtime, config: AuditConfig) -> None:
     Raises:
         GovernanceError: it cannot start like this.
     """
+    runtime.claim("AuditModule")
     homeserver = runtime.homeserver
     log = Database(log_location(config, runtime.own.location))
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
@@ -211,7 +226,8 @@ def load_audit(runtime: Runtime, config: AuditConfig) -> None:
     maintenance = Maintenance(homeserver, config, log, runtime.own, holds)
     runtime.router.add(maintenance_routes(maintenance, service))
     observe(homeserver, EffectRecorder(homeserver, service.record_effect, service.notes))
-    RequestLog(homeserver, service.leave, service.notes, runtime.audit.gateways).start()
+    requests = RequestLog(homeserver, service.leave, service.notes, runtime.audit.gateways)
+    requests.start(AccessLog.of(homeserver, requests))
     service.start()
 
 
@@ -221,6 +237,7 @@ def load_retention(runtime: Runtime, config: RetentionConfig) -> None:
     Raises:
         GovernanceError: it cannot start like this.
     """
+    runtime.claim("RetentionModule")
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     service = RetentionService(runtime.homeserver, config, runtime.audit, runtime.policy, runtime.audit)
     runtime.router.add(retention_routes(runtime.homeserver, service))

@@ -19,7 +19,7 @@ from synapse_modules.core.ports import AuditEvent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from synapse_modules.audit.request_routes import RouteMatch
+    from synapse_modules.audit.request_routes import RouteMatch, Rule
     from synapse_modules.core.canonical import JsonValue
     from synapse_modules.core.served_requests import ServedRequest
 
@@ -119,16 +119,14 @@ def _matters(request: ServedRequest, match: RouteMatch, outcome: Outcome, learnt
         return True
     if not match.exact or (request.user_id is None and not rule.anybody):
         return False
-    if request.status == HTTPStatus.UNAUTHORIZED and not _is_real_refusal(request, match, learnt):
+    if request.status == HTTPStatus.UNAUTHORIZED and _asks_for_a_password(rule) and not learnt.password_given:
         return False
     return rule.success is not None or rule.refusal is Action.AUTH_LOGIN or outcome is Outcome.DENIED
 
 
-def _is_real_refusal(request: ServedRequest, match: RouteMatch, learnt: Learnt) -> bool:
-    """Whether status 401 refuses, rather than asks a client to confirm with a password."""
-    if learnt.password_given:
-        return True
-    return request.user_id is None and match.rule.refusal not in (Action.USER_REGISTER, Action.USER_PASSWORD_CHANGE)
+def _asks_for_a_password(rule: Rule) -> bool:
+    """Whether status 401 may ask the client to confirm, with a password for instance, rather than refuse."""
+    return not rule.anybody or rule.refusal in (Action.USER_REGISTER, Action.USER_PASSWORD_CHANGE)
 
 
 def _is_known(match: RouteMatch, outcome: Outcome, learnt: Learnt) -> bool:

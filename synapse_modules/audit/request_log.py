@@ -2,9 +2,9 @@
 
 A request is heard after its answer was sent, so nothing can be refused and nobody waits for its record: it is queued,
 and durable a moment later. A process that is killed takes what it had queued with it. When the queue is half full, or a
-record cannot be stored, requests are counted instead; the count is a metric, an error in the log and, as soon as there
-is room, an ``audit.gap`` record. The other half of the queue is left to those who wait for their records, so that a
-flood of requests keeps nobody from logging in.
+record cannot be stored, requests are counted instead; the count is a metric, an error in the log and, a few seconds
+after there is room, an ``audit.gap`` record. The other half of the queue is left to those who wait for their records,
+so that a flood of requests keeps nobody from logging in.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING
 
 from synapse_modules.audit import metrics
 from synapse_modules.audit.request_events import event_of, succeeded
-from synapse_modules.audit.request_routes import RouteMatch, find_route
+from synapse_modules.audit.request_routes import find_route
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.errors import GovernanceError
 from synapse_modules.core.ports import AuditEvent
-from synapse_modules.homeserver.access_log import AccessLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from synapse_modules.audit.request_notes import RequestNotes
+    from synapse_modules.audit.request_routes import RouteMatch
     from synapse_modules.core.canonical import JsonValue
     from synapse_modules.core.served_requests import ServedRequest
+    from synapse_modules.homeserver.access_log import AccessLog
     from synapse_modules.homeserver.public import Homeserver
 
 __all__ = ["RequestLog"]
@@ -45,6 +46,7 @@ class RequestLog:
         leave: takes an event that nobody waits for, and tells later whether it is durable; False when it is too full.
         notes: what callbacks learn of requests.
         elsewhere: beginnings of paths whose requests somebody else records. It may grow at any time.
+        check_every_ms: how often what was lost is recorded, and what keeps requests from being heard is looked for.
     """
 
     def __init__(
@@ -53,19 +55,22 @@ class RequestLog:
         leave: Callable[[AuditEvent, Callable[[Exception | None], None]], bool],
         notes: RequestNotes,
         elsewhere: Collection[str] = (),
+        *,
+        check_every_ms: int = _CHECK_EVERY_MS,
     ) -> None:
         self._homeserver = homeserver
         self._leave = leave
         self._notes = notes
         self._elsewhere = elsewhere
+        self._check_every_ms = check_every_ms
         self._lost = _Lost()
-        self._access_log = AccessLog(homeserver, self)
         self._metric = metrics.REQUESTS_LOST.labels(homeserver.server_name)
 
-    def start(self) -> None:
+    def start(self, access_log: AccessLog[RouteMatch]) -> None:
         """Hear and record every request from now on."""
-        self._access_log.open()
-        self._homeserver.every(_CHECK_EVERY_MS, "governance_request_log", self._check)
+        access_log.open()
+        self._homeserver.every(self._check_every_ms, "governance_request_log", lambda: self._check(access_log))
+        self._homeserver.before_shutdown(self._report_lost)
 
     # ------------------------------------------------------------------ the listener
 
@@ -83,7 +88,6 @@ class RequestLog:
             return
         event = event_of(request, wanted, learnt, self._homeserver.server_name)
         if event is not None:
-            self._report_lost()
             self._submit(event)
 
     def missed(self, problem: str) -> None:
@@ -109,7 +113,7 @@ class RequestLog:
         if self._lost.add(count, problem, self._homeserver.now_ms()):
             logger.error("requests are missing from the audit log: %s", problem)
 
-    def _report_lost(self) -> None:
+    async def _report_lost(self) -> None:
         """Leave a record of the requests that were lost, if there were any and there is room for it."""
         lost = self._lost.take()
         if lost is None:
@@ -126,11 +130,11 @@ class RequestLog:
         if not left:
             self._lost.add(lost.count, lost.problem, lost.since_ms)
 
-    async def _check(self) -> None:
-        deaf = self._access_log.repair()
+    async def _check(self, access_log: AccessLog[RouteMatch]) -> None:
+        deaf = access_log.repair()
         if deaf:
-            self._lose(0, f"{', '.join(deaf)} was cut off for up to {_CHECK_EVERY_MS // 1000} seconds")
-        self._report_lost()
+            self._lose(0, f"{', '.join(deaf)} was cut off for up to {self._check_every_ms} ms")
+        await self._report_lost()
 
 
 @dataclass(frozen=True, slots=True)

@@ -362,6 +362,7 @@ UNRECORDED: Final[Mapping[str, str]] = {
         POST client/user/{user}/filter
         POST media/create
         GET,POST client/auth/{stage}/fallback/web
+        GET client/login/cas/redirect
         GET client/login/sso/redirect
         GET client/login/sso/redirect/{provider}
         GET,POST,PUT,DELETE client/rendezvous
@@ -384,7 +385,6 @@ UNRECORDED: Final[Mapping[str, str]] = {
         GET federation/event_auth/{room}/{event}
         PUT federation/exchange_third_party_invite/{room}
         POST federation/get_missing_events/{room}
-        GET federation/groups/{rest}
         GET federation/hierarchy/{room}
         PUT federation/invite/{room}/{event}
         GET federation/make_join/{room}/{user}
@@ -416,13 +416,14 @@ UNRECORDED: Final[Mapping[str, str]] = {
         GET,POST,PUT,DELETE /_synapse/replication/{rest}
     """,
     "no content and nothing that changes": """
+        GET /
         GET /health
         GET /_synapse/metrics
-        GET /.well-known/{rest}
+        GET /.well-known/matrix/{rest}
         GET /_matrix/static
         GET /_matrix/static/{rest}
         GET /_synapse/jwks
-        GET pages/config/federation_whitelist
+        GET pages/v1/config/federation_whitelist
         GET pages/media_upload_limit_exceeded
     """,
 }

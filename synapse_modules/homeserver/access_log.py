@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from synapse_modules.homeserver import internals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from synapse_modules.core.served_requests import ServedRequest
     from synapse_modules.homeserver.public import Homeserver
@@ -47,13 +47,25 @@ class AccessLog(Generic[_Wanted]):
     """The request log of one process.
 
     Args:
-        homeserver: this process. listener: who hears.
+        loggers: the names of those that write it. listener: who hears.
+        after_reload: takes a function that is to be called whenever the log configuration was read anew.
     """
 
-    def __init__(self, homeserver: Homeserver, listener: Listener[_Wanted]) -> None:
-        self._homeserver = homeserver
+    def __init__(
+        self,
+        loggers: Iterable[str],
+        listener: Listener[_Wanted],
+        after_reload: Callable[[Callable[[], None]], None],
+    ) -> None:
         self._listener = listener
-        self._taps = [_Tap(name, self._hear) for name in sorted(internals.access_loggers(homeserver.api))]
+        self._after_reload = after_reload
+        self._taps = [_Tap(name, self._hear) for name in sorted(loggers)]
+
+    @classmethod
+    def of(cls, homeserver: Homeserver, listener: Listener[_Wanted]) -> AccessLog[_Wanted]:
+        """That of ``homeserver``'s process."""
+        api = homeserver.api
+        return cls(internals.access_loggers(api), listener, lambda again: internals.after_log_reload(api, again))
 
     def open(self) -> None:
         """Hear every request from now on."""
@@ -61,7 +73,7 @@ class AccessLog(Generic[_Wanted]):
             tap.attach()
             if tap.quiet:
                 logger.info("%s is heard although it is set to say nothing of requests, and shows none", tap.name)
-        internals.after_log_reload(self._homeserver.api, self._reattach)
+        self._after_reload(self._reattach)
 
     def repair(self) -> list[str]:
         """Hear again what somebody has cut off. The names of the loggers that could not be heard for a while."""

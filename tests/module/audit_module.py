@@ -11,6 +11,7 @@ from synapse_modules.audit.service import AuditService
 from synapse_modules.audit.sources import EffectRecorder, LoginRecorder
 from synapse_modules.core.config import parse_document
 from synapse_modules.homeserver import internals
+from synapse_modules.homeserver.access_log import AccessLog
 from synapse_modules.homeserver.callbacks import CallbackHub, Seam
 from synapse_modules.homeserver.observers import observe
 from synapse_modules.homeserver.public import Homeserver
@@ -47,7 +48,8 @@ class AuditUnderTest:
         made = AuditService(homeserver, parsed, log, own)
         CallbackHub(homeserver).add(LoginRecorder(homeserver, made), seams=frozenset({Seam.LOGIN}), order=90)
         observe(homeserver, EffectRecorder(homeserver, made.record_effect, made.notes))
-        RequestLog(homeserver, made.leave, made.notes, ELSEWHERE).start()
+        requests = RequestLog(homeserver, made.leave, made.notes, ELSEWHERE, check_every_ms=500)
+        requests.start(AccessLog.of(homeserver, requests))
         made.start()
         _SERVICES.append(made)
 
