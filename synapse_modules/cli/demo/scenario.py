@@ -201,14 +201,21 @@ class Scenario:
                 raise GovernanceError(f"{room} is under hold and lost messages: {before[room]} became {after[room]}")
         if "first" in after[self._heron]:
             raise GovernanceError(f"{self._heron} kept what was due: {after[self._heron]}")
+        record = await self._govctl_json(
+            "compliance", "audit", "search", "--case", _CASE, "--action", "retention.purge", "--room", self._heron
+        )
+        if not record["entries"]:
+            raise GovernanceError(f"the purge of {self._heron} is not on record")
         gone = len(before[self._heron]) - len(after[self._heron])
-        return f"Project Heron lost {gone} of {len(before[self._heron])} messages, the held rooms none"
+        return f"Project Heron lost {gone} of {len(before[self._heron])} messages, the held rooms none; it is on record"
 
     # ------------------------------------------------------------------ audit
 
     async def employee_exports(self) -> str:
         """Role `employee` has no permission of the audit log."""
-        return await self._govctl("alice", "audit", "search", "--case", _CASE, status=1)
+        return await self._govctl(
+            "alice", "audit", "search", "--case", _CASE, status=1, says="denied: None of your roles lets you search"
+        )
 
     async def search(self) -> str:
         """The guest's refusals are on record, with the rule."""
@@ -234,7 +241,7 @@ class Scenario:
         content[len(content) // 2] ^= 1
         changed = self._bundle.with_name("changed.jsonl")
         changed.write_bytes(content)
-        return await self._govctl("compliance", "verify", str(changed), status=1)
+        return await self._govctl("compliance", "verify", str(changed), status=1, says="NOT GENUINE")
 
     # ------------------------------------------------------------------ inside
 
@@ -245,11 +252,11 @@ class Scenario:
     async def _govctl_json(self, account: str, *arguments: str) -> Any:
         return json.loads(await self._govctl(account, *arguments, "--json"))
 
-    async def _govctl(self, account: str, *arguments: str, status: int = 0) -> str:
+    async def _govctl(self, account: str, *arguments: str, status: int = 0, says: str = "") -> str:
         """Run govctl with the login of ``account`` and return what it says, on one line if it is not JSON.
 
         Raises:
-            GovernanceError: its exit status is not ``status``.
+            GovernanceError: its exit status is not ``status``, or it does not say ``says``.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "synapse_modules.cli", *arguments,
@@ -258,9 +265,10 @@ class Scenario:
         )  # fmt: skip
         output, _ = await asyncio.wait_for(process.communicate(), _GOVCTL_S)
         said = output.decode(errors="replace").strip()
-        if process.returncode != status:
+        if process.returncode != status or says not in said:
+            expected = f"{status} and {says!r}" if says else str(status)
             raise GovernanceError(
-                f"`govctl {' '.join(arguments)}` ended with {process.returncode}, not {status}: {said}"
+                f"`govctl {' '.join(arguments)}` ended with {process.returncode}, not {expected}: {said}"
             )
         return said
 
