@@ -57,12 +57,14 @@ test: venv ## everything that must pass; ALLOW_SKIP=layer,layer leaves layers ou
 bench-overhead: venv ## the same load on stock Synapse and with all three modules
 	@exec $(BIN)/python -m tests.bench.overhead
 
-matrix: ## unit and module tests on the oldest Synapse, for each of PYTHONS
+matrix: ## unit and module tests on the newest and the oldest Synapse, for each of PYTHONS
 	@set -e; for python in $(PYTHONS); do \
 		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		PYTHON=$$python scripts/venv .venv-oldest-$$version synapse-oldest; \
-		echo "matrix: Python $$version, oldest Synapse"; \
-		.venv-oldest-$$version/bin/python -m pytest tests/unit tests/module $(PYTEST); \
+		for lock in dev synapse-oldest; do \
+			PYTHON=$$python scripts/venv .venv-$$lock-$$version $$lock; \
+			echo "matrix: Python $$version, $$lock"; \
+			.venv-$$lock-$$version/bin/python -m pytest tests/unit tests/module $(PYTEST); \
+		done; \
 	done
 
 lock: ## write requirements/*.txt anew from setup.cfg, keeping pins; UPGRADE=--upgrade takes the newest
@@ -75,7 +77,7 @@ docs-check: venv ## every link and every `make` target named in a document exist
 	$(BIN)/python scripts/check_docs.py
 
 clean: ## remove what was built: environments, caches, logs, the demo's data
-	rm -rf .venv .venv-oldest* .dev build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* .dev build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv:

@@ -12,6 +12,7 @@ Either is said in the log at start.
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -169,6 +170,10 @@ class Runtime:
             require_current(database, part)
 
     async def _say_what_is_missing(self) -> None:
+        if not internals.is_checked(version("matrix-synapse")):
+            oldest, newest = internals.CHECKED_RELEASES[0], internals.CHECKED_RELEASES[-1]
+            text = "Synapse %s was not checked with synapse-governance %s, which knows %s to %s: test it first"
+            logger.warning(text, version("matrix-synapse"), __version__, oldest, newest)
         if self.audit.sink is None:
             logger.warning("AuditModule is not loaded: nothing is recorded")
         if self.policy.authorizer is None:

@@ -40,6 +40,7 @@ __all__ = [
     "database_location",
     "event_positions",
     "first_ordering_since",
+    "is_checked",
     "is_erased",
     "password_fields",
     "purge_history_before",
@@ -49,7 +50,16 @@ __all__ = [
 ]
 
 CHECKED_RELEASES = ("1.151.0", "1.163.2")
-"""The releases of Synapse whose private symbols below were read and run."""
+"""The releases of Synapse whose private symbols below were read and run, the oldest first."""
+
+
+def is_checked(release: str) -> bool:
+    """Whether ``release`` lies between the releases that were checked; what is not a plain release does not."""
+    try:
+        number, *known = (tuple(map(int, each.split("."))) for each in (release, *CHECKED_RELEASES))
+    except ValueError:
+        return False
+    return min(known) <= number <= max(known)
 
 
 @dataclass(frozen=True, slots=True)
