@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from synapse_modules.audit.eraser import Eraser
 from synapse_modules.audit.pruner import DAY_MS, Pruner, Pruning
 from synapse_modules.core.actions import Action
 from synapse_modules.core.ports import AuditEvent
-from tests.support.audit_log import RECORDER, HandClock
+from tests.support.audit_log import RECORDER, HandClock, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +22,37 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import HeldSubject
     from synapse_modules.storage.database import Database
 
-__all__ = ["LATER_MS", "eraser_of", "prune", "pruner_of", "run_erasure"]
+__all__ = ["LATER_MS", "StoredEntry", "entries", "eraser_of", "prune", "pruner_of", "run_erasure"]
 
 LATER_MS = HandClock().now_ms() + 100 * DAY_MS
 """Long after everything that a HandClock gave its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """What is stored of an entry."""
+
+    index: int
+    actor: str | None
+    target: str | None
+    address: str | None
+    leaf: dict[str, Any]
+    disclosures: str
+
+
+def entries(database: Database, condition: str, *parameters: Any) -> list[StoredEntry]:
+    """The entries that meet a ``condition`` on their columns, by their indexes."""
+    found = rows(
+        database,
+        "SELECT entry.idx, entry.actor, entry.target, entry.address, record.leaf, record.disclosures"
+        " FROM governance_audit_entries AS entry JOIN governance_audit_records AS record"
+        f" ON record.writer = entry.writer AND record.wseq = entry.wseq WHERE entry.{condition} ORDER BY entry.idx",
+        parameters,
+    )
+    return [
+        StoredEntry(index, actor, target, address, json.loads(leaf), disclosures)
+        for index, actor, target, address, leaf, disclosures in found
+    ]
 
 
 def eraser_of(database: Database, subject: str, held: Sequence[HeldSubject] = ()) -> Eraser:

@@ -18,7 +18,7 @@ def named(actor: str | None, target: str | None) -> Named:
     """A record with every personal field that there can be."""
     values = {"actor": actor, "target": target, "address": "192.0.2.1", "user_agent": "Tea é", "device": "D"}
     disclosures = {name: ["c2FsdA", value] for name, value in values.items() if value is not None}
-    return Named(7, "main:1", 3, "!room", actor, target, "192.0.2.1", canonical_text(disclosures))  # type: ignore[arg-type]  # JSON
+    return Named(7, "main:1", 3, "!room", actor, target, "192.0.2.1", canonical_text(disclosures))
 
 
 @pytest.mark.parametrize(
