@@ -8,7 +8,9 @@ stands in their ``target``, where it can be erased.
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -52,6 +54,7 @@ __all__ = [
 _MAX_CASE_BYTES = 256
 _MAX_TEXT_BYTES = 1024
 _MAX_INTEGER = 2**53 - 1
+_SEARCH_S = 2.0
 _IMPERSONAL = ("action", "outcome", "since_ms", "until_ms")
 """Conditions that name nobody: these stand in the record with their values."""
 
@@ -83,6 +86,14 @@ def _text(value: str, most: int) -> str:
     return value
 
 
+def _words(value: str) -> str:
+    try:
+        EntryFilter(text=_text(value, _MAX_TEXT_BYTES))
+    except InvalidInput as error:
+        raise InvalidInput("", value, error.expected) from None
+    return value
+
+
 def _named(kind: type[Action | Outcome]) -> Any:
     """Parses a name of a closed vocabulary; an unknown one is refused with the nearest."""
 
@@ -96,6 +107,7 @@ def _named(kind: type[Action | Outcome]) -> Any:
 
 _CaseId = Annotated[str, pydantic.AfterValidator(lambda value: _text(value, _MAX_CASE_BYTES))]
 _Text = Annotated[str, pydantic.AfterValidator(lambda value: _text(value, _MAX_TEXT_BYTES))]
+_Words = Annotated[str, pydantic.AfterValidator(lambda value: _words(value))]
 _Number = Annotated[int, pydantic.Field(ge=0, le=_MAX_INTEGER)]
 _Action = Annotated[Action, _named(Action)]
 _Outcome = Annotated[Outcome, _named(Outcome)]
@@ -107,6 +119,7 @@ class _Conditions(FrozenModel):
     Attributes:
         actor, target: who did it, and to whom. room: id of the room. action, outcome: what was done, how it ended.
         address: network address of the client. since_ms, until_ms: milliseconds since the epoch, without the end.
+        text: words that all stand in its reason, rule, case or details, in any order and case.
         begin, end: indexes, without the end.
     """
 
@@ -118,6 +131,7 @@ class _Conditions(FrozenModel):
     address: _Text | None = None
     since_ms: _Number | None = None
     until_ms: _Number | None = None
+    text: _Words | None = None
     begin: _Number = 0
     end: _Number | None = None
 
@@ -185,7 +199,10 @@ class EntryAnswer(FrozenModel):
 
 
 class EntriesAnswer(FrozenModel):
-    """A page of entries, newest first; ``next_cursor`` leads to older ones, if there are any."""
+    """A page of entries, newest first; ``next_cursor`` leads to older ones, if there may be any.
+
+    A page for which much of the log has to be looked through ends early, with fewer entries or none, and a cursor.
+    """
 
     entries: tuple[EntryAnswer, ...]
     next_cursor: str | None
@@ -256,10 +273,9 @@ class _AuditApi:
         query = call.query_as(EntriesQuery)
         wanted = query.wanted()
         page = wanted if query.cursor is None else replace(wanted, end=_lower(wanted.end, int(query.cursor)))
-        found = await self._log.reader.run("audit_search", lambda transaction: _answers(transaction, page, query.limit))
-        await self._log.record(_event(call, Action.AUDIT_SEARCH, query.case, wanted, {"entries": len(found)}))
-        more = len(found) == query.limit and found[-1].index > wanted.begin
-        return EntriesAnswer(entries=tuple(found), next_cursor=str(found[-1].index) if more else None)
+        entries, reached = await self._log.reader.run("audit_search", functools.partial(_answers, page, query.limit))
+        await self._log.record(_event(call, Action.AUDIT_SEARCH, query.case, wanted, {"entries": len(entries)}))
+        return EntriesAnswer(entries=entries, next_cursor=str(reached) if reached > wanted.begin else None)
 
     async def status(self, call: Call) -> StatusAnswer:
         del call
@@ -318,8 +334,11 @@ def _event(call: Call, action: Action, case_id: str, wanted: EntryFilter, detail
     )
 
 
-def _answers(transaction: Transaction, wanted: EntryFilter, limit: int) -> list[EntryAnswer]:
-    return [_answer(entry) for entry in find(transaction, wanted, limit)]
+def _answers(wanted: EntryFilter, limit: int, transaction: Transaction) -> tuple[tuple[EntryAnswer, ...], int]:
+    """A page of entries, and the index that it has reached; short where finding it all takes long."""
+    deadline = time.monotonic() + _SEARCH_S
+    page = find(transaction, wanted, limit, lambda: time.monotonic() > deadline)
+    return tuple(map(_answer, page.entries)), page.reached
 
 
 def _answer(entry: Entry) -> EntryAnswer:

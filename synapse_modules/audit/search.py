@@ -1,8 +1,10 @@
 """Reading entries: every statement that searches the log or reads it out, and typed rows.
 
-Only what has an index is found: it has its place in the tree, or gets it within the same second. Pages continue from
-the index of the last row, so that the thousandth costs no more than the first. Each condition has an index of its own
-that ends in ``idx``, which gives its rows in the wanted order.
+Only what has an index is found: it has its place in the tree, or gets it within the same second. Each condition has an
+index of its own that ends in ``idx``, which gives its rows in the wanted order; for time and text
+:mod:`synapse_modules.audit.search_index` says in which ranges of indexes to look. Ranges are looked through from the
+newest on, each older one larger than the one before, so that no statement reads the whole log for a page of it, and a
+search whose time is over ends with the place from which the next one goes on.
 """
 
 from __future__ import annotations
@@ -10,16 +12,22 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from synapse_modules.core.actions import Outcome
+from synapse_modules.audit.search_index import has_words, spans_in, word_blocks, words_of
+from synapse_modules.core.actions import Action, Outcome
+from synapse_modules.core.errors import InvalidInput
 from synapse_modules.storage.statements import StatementHome
 
 if TYPE_CHECKING:
-    from synapse_modules.core.actions import Action
+    from collections.abc import Callable, Iterable, Iterator
+
     from synapse_modules.core.ports import Rows, Transaction
 
-__all__ = ["Entry", "EntryFilter", "find", "read_out"]
+__all__ = ["Entry", "EntryFilter", "Page", "find", "read_out"]
+
+_Place = tuple[int, int]
+"""Indexes from the first up to, not including, the second."""
 
 _Order = Literal["ASC", "DESC"]
 
@@ -33,10 +41,16 @@ _CONDITIONS = {
     "since_ms": "time_ms >= ?",
     "until_ms": "time_ms < ?",
 }
+# Said once more in the words of the partial indexes, which SQLite uses for nothing else.
 _NO_SUCCESS = "outcome <> 'success'"
-"""Said once more in the words of the partial index, which SQLite uses for nothing else."""
+_NO_MESSAGE = "action <> 'message.send'"
 _NO_END = 2**63 - 1
+_FIRST_WINDOW = 2**14
+_EXPORT_WINDOW = 2**18
 _index = operator.itemgetter(0)
+_MAX_WORDS = 16
+_FEW = 1000
+"""So many entries that meet all other conditions are rather read than looked for by the words in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,11 @@ class EntryFilter:
         address: network address of the client.
         since_ms, until_ms: milliseconds since the epoch, without ``until_ms`` itself. Times are what the processes'
             clocks said: entries are in the order of their indexes, not of their times.
+        text: words that all stand in its reason, rule, case or details, in any order; at least one, at most 16.
         begin, end: indexes, without ``end`` itself.
+
+    Raises:
+        InvalidInput: ``text`` has no word, or too many.
     """
 
     actor: str | None = None
@@ -59,12 +77,22 @@ class EntryFilter:
     address: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    text: str | None = None
     begin: int = 0
     end: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.text is not None and not 1 <= len(self.words) <= _MAX_WORDS:
+            raise InvalidInput("text", self.text, f"one to {_MAX_WORDS} words")
+
+    @property
+    def words(self) -> list[str]:
+        """The words of ``text``."""
+        return words_of(self.text or "")
+
     def given(self) -> dict[str, str | int]:
         """The conditions that are asked for, without the indexes, as plain values."""
-        found = ((name, getattr(self, name)) for name in _CONDITIONS)
+        found = ((name, getattr(self, name)) for name in (*_CONDITIONS, "text"))
         return {name: str(value) if isinstance(value, str) else value for name, value in found if value is not None}
 
 
@@ -90,6 +118,14 @@ class Entry:
     disclosures: str
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a search has found: ``entries``, newest first, are all there are from index ``reached`` on."""
+
+    entries: list[Entry]
+    reached: int
+
+
 _COLUMNS = (
     "entry.idx, entry.time_ms, entry.action, entry.outcome, entry.actor, entry.target, entry.room_id, entry.address,"
     " record.leaf, record.disclosures"
@@ -97,45 +133,153 @@ _COLUMNS = (
 _EXPORTED = "entry.idx, entry.action, record.leaf, record.disclosures"
 
 
+def _matching(columns: str, conditions: tuple[str, ...]) -> str:
+    where = " AND ".join(("idx >= ?", "idx < ?", *conditions))
+    return f"SELECT {columns} FROM governance_audit_entries WHERE {where}"
+
+
 @functools.cache
 def _select(columns: str, conditions: tuple[str, ...], order: _Order) -> str:
     """The entries that meet ``conditions``, in any order. Only those of the page are joined to their leaves."""
-    where = " AND ".join(("idx >= ?", "idx < ?", *conditions))
     return (
-        f"SELECT {columns} FROM"
-        f" (SELECT * FROM governance_audit_entries WHERE {where} ORDER BY idx {order} LIMIT ?) AS entry"
+        f"SELECT {columns} FROM ({_matching('*', conditions)} ORDER BY idx {order} LIMIT ?) AS entry"
         " JOIN governance_audit_records AS record ON record.writer = entry.writer AND record.wseq = entry.wseq"
     )
+
+
+@functools.cache
+def _count(conditions: tuple[str, ...]) -> str:
+    """How many entries meet ``conditions``, counting no further than asked."""
+    return f"SELECT COUNT(*) FROM ({_matching('1', conditions)} LIMIT ?) AS entry"
 
 
 _SQL = StatementHome("audit.search", database="audit")
 for _name, _condition in _CONDITIONS.items():
     _SQL.add(f"entries by {_name}", _select(_COLUMNS, (_condition,), "DESC"))
-_SQL.add("entries by everything", _select(_COLUMNS, (*_CONDITIONS.values(), _NO_SUCCESS), "DESC"))
-_SQL.add("entries to export", _select(_EXPORTED, (*_CONDITIONS.values(), _NO_SUCCESS), "ASC"))
+_ALL = (*_CONDITIONS.values(), _NO_SUCCESS, _NO_MESSAGE)
+_SQL.add("entries by everything", _select(_COLUMNS, _ALL, "DESC"))
+_SQL.add("entries to export", _select(_EXPORTED, _ALL, "ASC"))
+_SQL.add("whether entries are few", _count(_ALL))
+_BOUNDS = _SQL.add(
+    "the bounds of the log",
+    """
+    SELECT COALESCE((SELECT MIN(idx) FROM governance_audit_entries), 0),
+        COALESCE((SELECT MAX(idx) FROM governance_audit_entries), -1) + 1
+    """,
+)
 
 
-def find(transaction: Transaction, wanted: EntryFilter, limit: int) -> list[Entry]:
-    """The newest entries that ``wanted`` lets pass, newest first; the next page ends before the last one's index."""
-    return [Entry(*row) for row in reversed(_read(transaction, _COLUMNS, wanted, limit, "DESC"))]
+def find(transaction: Transaction, wanted: EntryFilter, limit: int, enough: Callable[[], bool] = lambda: False) -> Page:
+    """The newest ``limit`` entries that ``wanted`` lets pass; the next page ends where this one has reached.
+
+    ``enough`` is asked now and then whether to stop short: that page has fewer entries, or none, and others may follow.
+    """
+    entries: list[Entry] = []
+    begin, end = _bounds(transaction, wanted)
+    for place in _places_down(transaction, wanted, begin, end):
+        found = _read(transaction, _COLUMNS, wanted, place, limit - len(entries), "DESC")
+        entries += [Entry(*row) for row in reversed(found)]
+        if len(entries) == limit:
+            return Page(entries, entries[-1].index)
+        if enough():
+            return Page(entries, place[0])
+    return Page(entries, wanted.begin)
 
 
 def read_out(transaction: Transaction, wanted: EntryFilter, limit: int) -> Rows:
-    """Index, action, leaf and disclosures of the oldest entries that ``wanted`` lets pass, oldest first.
+    """Index, action, leaf and disclosures of the oldest ``limit`` entries that ``wanted`` lets pass, oldest first.
 
     As plain rows, because exports read a whole log through here.
     """
-    return _read(transaction, _EXPORTED, wanted, limit, "ASC")
+    begin, end = _bounds(transaction, wanted)
+    if not _is_local(wanted):
+        return _read(transaction, _EXPORTED, wanted, (begin, end), limit, "ASC")
+    rows: list[tuple[Any, ...]] = []
+    for start in range(begin, end, _EXPORT_WINDOW):
+        for place in reversed([*_places(transaction, wanted, start, min(end, start + _EXPORT_WINDOW))]):
+            rows += _read(transaction, _EXPORTED, wanted, place, limit - len(rows), "ASC")
+            if len(rows) == limit:
+                return rows
+    return rows
 
 
-def _read(transaction: Transaction, columns: str, wanted: EntryFilter, limit: int, order: _Order) -> Rows:
-    """The first rows in ``order`` that ``wanted`` lets pass, sorted by index, the lowest first."""
-    given = wanted.given()
+# --------------------------------------------------------------------------------------------------------------- where
+
+
+def _bounds(transaction: Transaction, wanted: EntryFilter) -> _Place:
+    """The indexes that ``wanted`` names, so far as there are entries."""
+    first, end = _BOUNDS.rows(transaction)[0]
+    return max(wanted.begin, first), min(_NO_END if wanted.end is None else wanted.end, end)
+
+
+def _places_down(transaction: Transaction, wanted: EntryFilter, begin: int, end: int) -> Iterator[_Place]:
+    """Where to look, the newest first, in windows of which each is twice as large as the one before."""
+    width = _FIRST_WINDOW
+    while begin < end:
+        start = max(begin, end - width)
+        yield from _places(transaction, wanted, start, end)
+        end, width = start, width * 2
+
+
+def _places(transaction: Transaction, wanted: EntryFilter, begin: int, end: int) -> Iterator[_Place]:
+    """The ranges of ``begin`` up to ``end`` outside of which nothing has the time and the words, the newest first."""
+    words = wanted.words
+    for run in _runs(transaction, wanted, begin, end):
+        if words and not _are_few(transaction, wanted, run):
+            yield from word_blocks(transaction, words, *run)
+        else:
+            yield run
+
+
+def _runs(transaction: Transaction, wanted: EntryFilter, begin: int, end: int) -> Iterable[_Place]:
+    if wanted.since_ms is None and wanted.until_ms is None:
+        return [(begin, end)]
+    until_ms = _NO_END if wanted.until_ms is None else wanted.until_ms
+    return spans_in(transaction, wanted.since_ms or 0, until_ms, begin, end)
+
+
+def _is_local(wanted: EntryFilter) -> bool:
+    """Whether its matches stand in places that can be known beforehand."""
+    return any(value is not None for value in (wanted.since_ms, wanted.until_ms, wanted.text))
+
+
+def _are_few(transaction: Transaction, wanted: EntryFilter, place: _Place) -> bool:
+    """Whether so few entries meet the conditions beside the text that they can all be read."""
+    conditions, values = _conditions(wanted)
+    if place[1] - place[0] <= _FEW:
+        return True
+    if not conditions:
+        return False
+    transaction.execute(_count(conditions), (*place, *values, _FEW + 1))
+    ((count,),) = transaction.fetchall()
+    return int(count) <= _FEW
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def _conditions(wanted: EntryFilter) -> tuple[tuple[str, ...], list[str | int]]:
+    """The conditions that the engine can tell by the columns, and their values."""
+    given = {name: value for name, value in wanted.given().items() if name in _CONDITIONS}
     conditions = [_CONDITIONS[name] for name in given]
     if wanted.outcome not in {None, Outcome.SUCCESS}:
         conditions.append(_NO_SUCCESS)
-    end = _NO_END if wanted.end is None else wanted.end
-    transaction.execute(_select(columns, tuple(conditions), order), (wanted.begin, end, *given.values(), limit))
-    rows = transaction.fetchall()
+    if wanted.action not in {None, Action.MESSAGE_SEND}:
+        conditions.append(_NO_MESSAGE)
+    return tuple(conditions), [*given.values()]
+
+
+def _read(
+    transaction: Transaction, columns: str, wanted: EntryFilter, place: _Place, limit: int, order: _Order
+) -> list[tuple[Any, ...]]:
+    """The first rows in ``order`` in ``place`` that ``wanted`` lets pass, sorted by index, the lowest first."""
+    conditions, values = _conditions(wanted)
+    words = wanted.words
+    most = place[1] - place[0] if words else limit
+    transaction.execute(_select(columns, conditions, order), (*place, *values, most))
+    rows = [*transaction.fetchall()]
     rows.sort(key=_index)  # they nearly always are: dearer for an engine, which would move the leaves
+    if words:
+        rows = [row for row in rows if has_words(row[-2], words)]
+        rows = rows[-limit:] if order == "DESC" else rows[:limit]
     return rows

@@ -75,6 +75,7 @@ _CONDITIONS = (
     click.option("--action", metavar="ACTION", callback=_action, help="Such as auth.login or access.denied."),
     click.option("--outcome", type=click.Choice([each.value for each in Outcome]), help="How it ended."),
     click.option("--address", metavar="IP", help="From this network address."),
+    click.option("--text", metavar="WORDS", help="With all these words in its reason, rule, case or details."),
     click.option("--since", "since_ms", callback=_moment, help="Since then: 2026-03-01, 2026-03-01T09:30, 36h, 7d."),
 )
 _BOUNDS = (

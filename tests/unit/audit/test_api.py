@@ -14,6 +14,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from synapse_modules.audit.api import EntriesQuery, ExportBody, audit_routes
 from synapse_modules.audit.search import EntryFilter
+from synapse_modules.audit.search_index import words_of
 from synapse_modules.core.action_specs import check_event
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.config import parse_document, parse_strings
@@ -33,10 +34,10 @@ CALLER = Caller("@officer:x", "DEVICE", "192.0.2.7", "teacup/1")
 class _NothingFound:
     dialect = "sqlite"
 
-    async def run(self, name: str, function: Callable[..., Any]) -> list[Any]:
-        """Find nothing, whatever is asked."""
+    async def run(self, name: str, function: Callable[..., Any]) -> tuple[tuple[()], int]:
+        """Find nothing, whatever is asked, and look through all."""
         del name, function
-        return []
+        return (), 0
 
 
 @dataclass
@@ -73,6 +74,7 @@ def test_the_description_is_valid_openapi_and_tells_what_a_search_takes() -> Non
     address=st.none() | st.ip_addresses().map(str),
     outcome=st.none() | st.sampled_from(Outcome),
     since_ms=st.none() | st.integers(0, 2**53 - 1),
+    text=st.none() | NAMES.filter(words_of),
 )
 def test_the_record_of_a_search_names_its_conditions_and_nobody(**conditions: Any) -> None:
     log = _Log()
@@ -82,7 +84,7 @@ def test_the_record_of_a_search_names_its_conditions_and_nobody(**conditions: An
     given_names = sorted(name for name, value in conditions.items() if value is not None)
     assert event.details["conditions"] == given_names
     written = json.dumps(event.details, default=dict)
-    for name in ("actor", "target", "address"):
+    for name in ("actor", "target", "address", "text"):
         assert conditions[name] is None or conditions[name] not in written
     assert event.target == (conditions["actor"] or conditions["target"])
     assert (event.actor, event.case_id, event.address) == (CALLER.user_id, "C-1", CALLER.address)
@@ -115,6 +117,7 @@ def test_a_search_and_an_export_mean_the_same_by_the_same_conditions() -> None:
         ({"case_id": "C", "begin": True}, "body:begin"),
         ({"case_id": "C", "begin": 2**53}, "body:begin"),
         ({"case_id": "C", "actor": "a\x00"}, "body:actor"),
+        ({"case_id": "C", "text": "?!"}, "body:text: found '?!', expected one to 16 words"),
         ({"case_id": "C", "outcome": "denyed"}, "Did you mean 'denied'"),
         ({"case_id": "C", "kind": "all"}, "body:kind"),
         ({"case_id": "C", "filter": {}}, "body:filter"),
