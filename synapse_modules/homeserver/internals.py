@@ -1,12 +1,13 @@
 """Every private symbol of Synapse that the product touches, all in this one file.
 
 Each function says in a comment which private symbols it uses and the releases they were checked against;
-``tests/module/test_internals_contract.py`` runs against both, and a new release is supported once it passes there.
+``tests/module/test_internals_contract*.py`` run against both, and a new release is supported once they pass there.
 What can be had from the public module API is in :mod:`synapse_modules.homeserver.public` instead.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -23,6 +24,7 @@ from synapse_modules.storage.dialect import Dialect
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
+    from types import CodeType
 
     from synapse.module_api import DatabasePool, LoggingTransaction, ModuleApi
 
@@ -31,13 +33,16 @@ __all__ = [
     "AnsweredLine",
     "Client",
     "PurgeResult",
+    "WaysIn",
     "access_loggers",
     "after_log_reload",
     "answered_line",
+    "configured_processes",
     "current_client",
     "current_request",
     "database_engine",
     "database_location",
+    "event_check_callers",
     "event_positions",
     "first_ordering_since",
     "is_checked",
@@ -47,6 +52,7 @@ __all__ = [
     "served_request",
     "server_notices_user",
     "transaction_engine",
+    "ways_in",
 ]
 
 CHECKED_RELEASES = ("1.151.0", "1.163.2")
@@ -127,6 +133,18 @@ def database_location(api: ModuleApi) -> DatabaseLocation:
     if path == ":memory:":
         raise InvalidInput("database.args.database", path, "the path of a file")
     return DatabaseLocation(Dialect.SQLITE, {"database": path})
+
+
+# ModuleApi._hs.config.worker.instance_map, pusher_shard_config and federation_shard_config with their instances. In a
+# worker's instance_map the main process is called "master". Checked: 1.151.0, 1.163.2.
+def configured_processes(api: ModuleApi) -> frozenset[str]:
+    """The processes that the shared configuration names, by the names that they have in logs; ``main`` always.
+
+    A worker that writes no stream and sends nothing need not be named: Synapse does not know of it.
+    """
+    worker = api._hs.config.worker
+    sharded = (*worker.pusher_shard_config.instances, *worker.federation_shard_config.instances)
+    return frozenset({"main", *worker.instance_map, *sharded} - {"master"})
 
 
 # ModuleApi._hs.config.servernotices.server_notices_mxid. Checked: 1.151.0, 1.163.2.
@@ -255,6 +273,37 @@ def password_fields(api: ModuleApi) -> tuple[str, ...] | None:
         return None
     known = api._password_auth_provider.get_supported_login_types()
     return tuple(known.get("m.login.password", ("password",)))
+
+
+# FederationBase._check_sigs_and_hash, EventCreationHandler._create_and_send_nonmember_event_locked.
+# Checked: 1.151.0, 1.163.2.
+def event_check_callers() -> tuple[CodeType, CodeType]:
+    """The places that call ``check_event_for_spam``: for what other servers send, and for what is created here."""
+    from synapse.federation.federation_base import FederationBase  # noqa: PLC0415  only ever inside Synapse
+    from synapse.handlers.message import EventCreationHandler  # noqa: PLC0415  only ever inside Synapse
+
+    creation = EventCreationHandler._create_and_send_nonmember_event_locked
+    return inspect.unwrap(FederationBase._check_sigs_and_hash).__code__, inspect.unwrap(creation).__code__
+
+
+class WaysIn(NamedTuple):
+    """Ways to a session beside a login at this homeserver.
+
+    Attributes:
+        delegated: another service logs people in. registration: anybody may make an account. guests: nobody needs one.
+    """
+
+    delegated: bool
+    registration: bool
+    guests: bool
+
+
+# ModuleApi._auth_delegation_enabled; ModuleApi._hs.config.registration.enable_registration and allow_guest_access.
+# Checked: 1.151.0, 1.163.2.
+def ways_in(api: ModuleApi) -> WaysIn:
+    """The ways that the homeserver's configuration opens."""
+    registration = api._hs.config.registration
+    return WaysIn(api._auth_delegation_enabled, registration.enable_registration, registration.allow_guest_access)
 
 
 # ModuleApi._store.is_user_erased. Checked: 1.151.0, 1.163.2.
