@@ -16,9 +16,10 @@ from synapse_modules.core.errors import GovernanceError
 from synapse_modules.storage import migrations
 from synapse_modules.storage.database import Database, DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
+from synapse_modules.storage.roles import Duty, give_rights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from synapse_modules.cli.app import App
     from synapse_modules.cli.homeserver_yaml import HomeserverYaml
@@ -39,15 +40,22 @@ _SYNAPSE_TABLE = "schema_version"
     required=True,
     help="Synapse's homeserver.yaml, or a folder of such files; several times, as Synapse is started.",
 )
+@click.option("--writer", metavar="ROLE", help="Give the processes' PostgreSQL role its rights to the audit log.")
+@click.option("--maintenance", metavar="ROLE", help="Give the role that erases and prunes its rights to the audit log.")
 @click.option("--check", is_flag=True, help="Change nothing; exit status 1 if anything is pending.")
 @local
-def migrate(app: App, files: tuple[Path, ...], check: bool) -> int:
+def migrate(app: App, files: tuple[Path, ...], writer: str | None, maintenance: str | None, check: bool) -> int:
     """Bring the schema up to date in the homeserver's database and in the audit log's.
 
     Run it with the new release before Synapse starts with it. It may run while the homeserver does, and twice.
     """
+    roles = {duty: role for duty, role in ((Duty.WRITER, writer), (Duty.MAINTENANCE, maintenance)) if role is not None}
+    if check and roles:
+        raise click.UsageError("--check changes nothing: leave out --writer and --maintenance")
     places = _places(read_homeserver_yaml(files))
     done = [_bring_up(app, part, location, check=check) for part, location in places.items()]
+    if roles:
+        _give_rights(app, places, roles)
     if app.output.as_json:
         app.output.document({"databases": done})
     if "audit" not in places:
@@ -76,6 +84,24 @@ def _bring_up(app: App, part: str, location: DatabaseLocation, *, check: bool) -
     return {"part": part, "database": str(location)} | (
         {"applied": [], "pending": named} if check else {"applied": named, "pending": []}
     )
+
+
+def _give_rights(app: App, places: Mapping[str, DatabaseLocation], roles: Mapping[Duty, str]) -> None:
+    """Give roles their rights in the audit log's own database.
+
+    Raises:
+        GovernanceError: there is no log, or it has no database of its own, where the role owns Synapse's tables too.
+    """
+    location = places.get("audit")
+    if location is None or location == places["homeserver"]:
+        raise GovernanceError(
+            "--writer and --maintenance are for an audit log with a database of its own",
+            advice="Give AuditModule a database, as the operator's guide describes",
+        )
+    with _opened(location) as database:
+        for duty, role in roles.items():
+            give_rights(database, duty, role)
+            app.output.line(f"  {role} has the rights of {duty.value}", style="green")
 
 
 def _show(app: App, steps: list[Migration], what: str) -> None:

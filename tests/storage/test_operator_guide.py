@@ -9,11 +9,12 @@ import psycopg2
 import pytest
 from click.testing import CliRunner
 
+from synapse_modules.audit.maintenance_store import may_change
 from synapse_modules.cli.migrate import migrate
 from synapse_modules.storage.database import Database, DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
 from synapse_modules.storage.migrations import require_current
-from tests.support.guides import LOG_DATABASE, LOG_OWNER, LOG_WRITER, log_database, log_section
+from tests.support.guides import LOG_DATABASE, LOG_MAINTENANCE, LOG_OWNER, LOG_WRITER, log_database, log_section
 from tests.support.templates import postgres_template
 
 if TYPE_CHECKING:
@@ -75,6 +76,39 @@ def test_the_owner_migrates_and_the_writer_may_read_and_add_only(
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         database.run(lambda transaction: transaction.execute("DROP TABLE governance_audit_keys"))
     database.close()
+
+
+def test_migrating_gives_the_roles_their_rights(postgres: Postgres, homeserver: str, log: str, tmp_path: Path) -> None:
+    own = {"name": "psycopg2", "args": postgres.connection_arguments(homeserver)}
+    settings = _settings(tmp_path / "homeserver.yaml", postgres, LOG_WRITER, database=own)
+    owner = _settings(tmp_path / "owner.yaml", postgres, LOG_OWNER)
+    roles = ["--writer", LOG_WRITER, "--maintenance", LOG_MAINTENANCE]
+    for _ in range(2):
+        done = CliRunner().invoke(migrate, ["-c", str(settings), "-c", str(owner), *roles])
+        assert done.exit_code == 0, done.stderr
+        assert f"{LOG_MAINTENANCE} has the rights of audit_maintenance" in done.stdout
+    writer, maintenance = _connect(postgres, LOG_WRITER), _connect(postgres, LOG_MAINTENANCE)
+    require_current(writer, "audit")
+    asked = [database.run(may_change, read_only=True) for database in (writer, maintenance)]
+    assert (asked, log) == ([False, True], LOG_DATABASE)
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        writer.run(lambda transaction: transaction.execute("INSERT INTO governance_audit_floors VALUES ('x', 1, 1)"))
+    writer.close()
+    maintenance.close()
+
+
+def test_rights_are_not_given_in_the_homeservers_own_database(
+    postgres: Postgres, homeserver: str, tmp_path: Path
+) -> None:
+    own = {"name": "psycopg2", "args": postgres.connection_arguments(homeserver)}
+    modules = [{"module": "synapse_modules.plugin.AuditModule", "config": {"signing_key_path": "x"}}]
+    settings = tmp_path / "homeserver.yaml"
+    settings.write_text(json.dumps({"modules": modules, "database": own}))
+    refused = CliRunner().invoke(migrate, ["-c", str(settings), "--writer", "synapse"])
+    assert refused.exit_code == 1
+    assert "are for an audit log with a database of its own" in refused.stderr
+    checked = CliRunner().invoke(migrate, ["-c", str(settings), "--check", "--writer", "synapse"])
+    assert checked.exit_code == 2
 
 
 def _add(transaction: Transaction) -> None:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Postgres
 
-__all__ = ["LOG_DATABASE", "LOG_OWNER", "LOG_WRITER", "log_database", "log_section"]
+__all__ = ["LOG_DATABASE", "LOG_MAINTENANCE", "LOG_OWNER", "LOG_WRITER", "log_database", "log_section"]
 
 LOG_DATABASE, LOG_OWNER, LOG_WRITER = "governance_audit", "governance_owner", "governance_writer"
+LOG_MAINTENANCE = "governance_maintenance"
 """The names in the guide."""
 
 
@@ -34,6 +35,7 @@ def log_database(postgres: Postgres) -> Iterator[None]:
         postgres.drop_database(LOG_DATABASE)
         postgres.execute(f"DROP ROLE {LOG_OWNER}")
         postgres.execute(f"DROP ROLE {LOG_WRITER}")
+        postgres.execute(f"DROP ROLE {LOG_MAINTENANCE}")
 
 
 def log_section(postgres: Postgres, user: str) -> dict[str, Any]:

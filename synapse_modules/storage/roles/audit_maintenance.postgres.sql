@@ -1,0 +1,37 @@
+-- The role that erases and prunes, and serves nothing else. It cannot change a leaf, an index, a hash or a checkpoint.
+REVOKE ALL ON
+    governance_schema,
+    governance_audit_records,
+    governance_audit_entries,
+    governance_audit_heads,
+    governance_audit_checkpoints,
+    governance_audit_tiles,
+    governance_audit_cursors,
+    governance_audit_keys,
+    governance_audit_problems,
+    governance_audit_anchors,
+    governance_audit_discontinuities,
+    governance_audit_prunings,
+    governance_audit_floors,
+    governance_audit_pruned_keys,
+    governance_audit_spans,
+    governance_audit_words
+FROM $ROLE;
+
+GRANT SELECT ON
+    governance_audit_records,
+    governance_audit_entries,
+    governance_audit_heads,
+    governance_audit_checkpoints,
+    governance_audit_tiles,
+    governance_audit_keys,
+    governance_audit_anchors,
+    governance_audit_prunings,
+    governance_audit_floors,
+    governance_audit_pruned_keys
+TO $ROLE;
+
+GRANT INSERT, DELETE, UPDATE (actor, target, address, disclosures) ON governance_audit_records TO $ROLE;
+GRANT DELETE, UPDATE (actor, target, address) ON governance_audit_entries TO $ROLE;
+GRANT INSERT, DELETE, UPDATE (wseq) ON governance_audit_floors TO $ROLE;
+GRANT INSERT ON governance_audit_prunings, governance_audit_pruned_keys TO $ROLE;
