@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from synapse_modules.audit import store
 from synapse_modules.audit.erasure import Named
 from synapse_modules.audit.recorded_keys import key_hash
+from synapse_modules.audit.search_index import BLOCK, SPAN, block_words
 from synapse_modules.storage.dialect import Dialect
 from synapse_modules.storage.statements import StatementHome
 
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 _LOCK_KEY = 0x676F7665726E6C  # "governl": the advisory lock of maintenance, apart from that of migrations
+
+_WORDS_PER_STATEMENT = 500
 
 _SQL = StatementHome("audit.maintenance", database="audit")
 
@@ -147,6 +150,11 @@ _CLOSES = _SQL.add(
 _DELETE_RECORDS = _SQL.add(
     "delete a writer's first records", "DELETE FROM governance_audit_records WHERE writer = ? AND wseq <= ?"
 )
+_DELETE_WORDS = _SQL.add(
+    "delete words of blocks of entries",
+    "DELETE FROM governance_audit_words WHERE n >= ? AND n < ? AND word IN (?)",
+)
+_DELETE_SPANS = _SQL.add("delete the times of spans of entries", "DELETE FROM governance_audit_spans WHERE n < ?")
 _DELETE_ENTRIES = _SQL.add(
     "delete a range of indexes", "DELETE FROM governance_audit_entries WHERE idx >= ? AND idx < ?"
 )
@@ -252,11 +260,23 @@ def remove(transaction: Transaction, begin: int, end: int) -> None:
 
     Indexes follow the numbers of each writer: what is deleted of a writer is the beginning of what is there of it.
     """
+    _forget_words(transaction, begin, end)
     for writer, last in batch_ends(transaction, begin, end):
         _remember_keys(transaction, writer, last)
         _set_floor(transaction, writer, last)
         _DELETE_RECORDS.run(transaction, (writer, last))
     _DELETE_ENTRIES.run(transaction, (begin, end))
+
+
+def _forget_words(transaction: Transaction, begin: int, end: int) -> None:
+    """Delete what makes searches quick. Blocks of words and tiles have the same borders."""
+    words = sorted({word for word, _ in block_words(transaction, begin, end)})
+    statement = _DELETE_WORDS.text(transaction.dialect)
+    for start in range(0, len(words), _WORDS_PER_STATEMENT):
+        page = words[start : start + _WORDS_PER_STATEMENT]
+        marks = ", ".join("?" * len(page))
+        transaction.execute(statement.replace("(?)", f"({marks})"), (begin // BLOCK, end // BLOCK, *page))
+    _DELETE_SPANS.run(transaction, (end // SPAN,))
 
 
 def _remember_keys(transaction: Transaction, writer: str, last: int) -> None:

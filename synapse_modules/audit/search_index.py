@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = ["BLOCK", "SPAN", "TEXT_FIELDS", "SearchIndex", "covered", "has_words", "spans_in", "word_blocks", "words_of"]
+__all__ = [
+    "BLOCK",
+    "SPAN",
+    "TEXT_FIELDS",
+    "SearchIndex",
+    "block_words",
+    "covered",
+    "has_words",
+    "spans_in",
+    "word_blocks",
+    "words_of",
+]
 
 BLOCK = 256
 """Entries that share their words."""
@@ -108,15 +119,15 @@ def _advance(transaction: Transaction) -> int:
     end = min((head.size if head else 0) // BLOCK, begin + _BLOCKS_AT_ONCE)
     if end <= begin:
         return 0
-    _insert_words(transaction, sorted(_words(transaction, begin * BLOCK, end * BLOCK)))
+    _insert_words(transaction, sorted(block_words(transaction, begin * BLOCK, end * BLOCK)))
     spans = (begin * BLOCK // SPAN * SPAN, end * BLOCK // SPAN * SPAN)
     transaction.execute(_INSERT_SPANS.text(transaction.dialect), spans)
     store.advance_cursor(transaction, _STREAM, generation, str(end))
     return (end - begin) * BLOCK
 
 
-def _words(transaction: Transaction, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The hash of each word, and in which block it is."""
+def block_words(transaction: Transaction, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The hash of each word of the entries ``begin`` up to ``end``, and in which block it is."""
     for n, block in itertools.groupby(_LEAVES.rows(transaction, (begin, end)), lambda row: row[0] // BLOCK):
         texts = " ".join(text for _, leaf in block for text in _leaf_texts(leaf))
         for word in set(_WORD.findall(texts.casefold())):

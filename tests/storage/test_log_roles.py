@@ -95,7 +95,9 @@ def test_the_everyday_role_can_change_nothing(log: RoledLog, table: str) -> None
 )
 def test_the_everyday_role_cannot_say_that_something_was_pruned(log: RoledLog, table: str) -> None:
     columns = write_docs.tables("audit")[table][1]
-    assert _refused(log.writer, f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['NULL'] * len(columns))})")
+    assert _refused(
+        log.writer, f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['NULL'] * len(columns))})"
+    )
 
 
 def test_the_everyday_role_records_orders_and_signs(log: RoledLog) -> None:
@@ -117,7 +119,7 @@ def test_the_maintenance_role_can_alter_nothing_that_is_hashed_or_signed(log: Ro
     erasable = {"actor", "target", "address", "disclosures"}
     for column in set(write_docs.tables("audit")[table][1]) - erasable - {"wseq"}:
         assert _refused(log.maintenance, f"UPDATE {table} SET {column} = {column}"), column
-    if table not in {"governance_audit_records", "governance_audit_entries", "governance_audit_floors"}:
+    if table.removeprefix("governance_audit_") not in {"records", "entries", "floors", "spans", "words"}:
         assert _refused(log.maintenance, f"DELETE FROM {table}")
 
 

@@ -28,10 +28,13 @@ GRANT SELECT ON
     governance_audit_anchors,
     governance_audit_prunings,
     governance_audit_floors,
-    governance_audit_pruned_keys
+    governance_audit_pruned_keys,
+    governance_audit_spans,
+    governance_audit_words
 TO $ROLE;
 
 GRANT INSERT, DELETE, UPDATE (actor, target, address, disclosures) ON governance_audit_records TO $ROLE;
 GRANT DELETE, UPDATE (actor, target, address) ON governance_audit_entries TO $ROLE;
 GRANT INSERT, DELETE, UPDATE (wseq) ON governance_audit_floors TO $ROLE;
+GRANT DELETE ON governance_audit_spans, governance_audit_words TO $ROLE;
 GRANT INSERT ON governance_audit_prunings, governance_audit_pruned_keys TO $ROLE;

@@ -16,6 +16,7 @@ from synapse_modules.audit.proof import consistency_proof, inclusion_proof
 from synapse_modules.audit.receipts import Receipt, insert_receipt
 from synapse_modules.audit.recorded_keys import known_keys_among
 from synapse_modules.audit.search import EntryFilter
+from synapse_modules.audit.search_index import SearchIndex
 from synapse_modules.audit.tiles import frontier_of
 from synapse_modules.audit.verify import verify_bundle
 from synapse_modules.audit.writers import count_unordered
@@ -148,6 +149,19 @@ def test_a_search_finds_what_is_left(filled: FilledLog) -> None:
     found = entries(log, "actor = ?", "@bob:synapse.test")
     assert len(found) == (SIZE - CUT) // 4
     assert min(entry.index for entry in found) >= CUT
+
+
+def test_what_makes_searches_quick_goes_with_the_entries(empty_database: Database) -> None:
+    filled = FilledLog(empty_database)
+    filled.fill(sample_events(9_000))
+    index = SearchIndex(filled.database)
+    while index.run_cycle():
+        pass
+    whole = rows(filled.database, "SELECT word, n FROM governance_audit_words ORDER BY n, word")
+    prune(filled.database, 4_864)
+    kept = rows(filled.database, "SELECT word, n FROM governance_audit_words ORDER BY n, word")
+    assert kept == [(word, n) for word, n in whole if n >= 19]
+    assert rows(filled.database, "SELECT n FROM governance_audit_spans") == [(1,)]
 
 
 def test_the_record_tells_what_went_and_the_root_over_it(filled: FilledLog) -> None:
