@@ -8,7 +8,18 @@ from typing import NoReturn
 import click
 
 from synapse_modules import __version__
-from synapse_modules.cli import audit, audit_anchors, audit_continue, hold, migrate, rbac, retention, session, verify
+from synapse_modules.cli import (
+    audit,
+    audit_anchors,
+    audit_continue,
+    audit_maintenance,
+    hold,
+    migrate,
+    rbac,
+    retention,
+    session,
+    verify,
+)
 from synapse_modules.cli.app import explain_crash, group_options
 from synapse_modules.cli.demo import commands as demo
 
@@ -33,6 +44,8 @@ for _command in (
     govctl.add_command(_command)
 audit.audit.add_command(audit_anchors.anchors)
 audit.audit.add_command(audit_continue.continue_log)
+audit.audit.add_command(audit_maintenance.erase)
+audit.audit.add_command(audit_maintenance.prune)
 
 
 def main() -> NoReturn:
