@@ -130,7 +130,7 @@ class Runtime:
     Attributes:
         homeserver: the process. hub: its doors. router: the product's HTTP interface.
         audit, policy: the joints.
-        own: our own connections to the homeserver's database.
+        own: our own connections to the homeserver's database. modules: the names of those that are loaded.
     """
 
     def __init__(self, api: ModuleApi) -> None:
@@ -139,6 +139,7 @@ class Runtime:
         self.audit = AuditJoint()
         self.policy = PolicyJoint(self.homeserver)
         self.own = Database(internals.database_location(api))
+        self.modules: list[str] = []
         self.router = Router(self.homeserver, self.policy, self.audit, __version__)
         self.router.mount()
         self._loaded: set[str] = set()
@@ -198,6 +199,7 @@ def load_rbac(runtime: Runtime, config: RbacConfig) -> None:
     """
     runtime.claim("RbacModule")
     homeserver = runtime.homeserver
+    runtime.modules.append("RbacModule")
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     store = PolicyStore(homeserver.database, runtime.audit)
     source = SnapshotSource(homeserver, store, config)
@@ -219,10 +221,11 @@ def load_audit(runtime: Runtime, config: AuditConfig) -> None:
     """
     runtime.claim("AuditModule")
     homeserver = runtime.homeserver
+    runtime.modules.append("AuditModule")
     log = Database(log_location(config, runtime.own.location))
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     runtime.bring_up(log, "audit", config.auto_migrate)
-    service = AuditService(homeserver, config, log, runtime.own)
+    service = AuditService(homeserver, config, log, runtime.own, lambda: runtime.modules)
     runtime.audit.sink = service
     runtime.audit.lane = service
     runtime.hub.add(LoginRecorder(homeserver, service), seams=frozenset({Seam.LOGIN}), order=_RECORDING_ORDER)
@@ -243,6 +246,7 @@ def load_retention(runtime: Runtime, config: RetentionConfig) -> None:
         GovernanceError: it cannot start like this.
     """
     runtime.claim("RetentionModule")
+    runtime.modules.append("RetentionModule")
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     service = RetentionService(runtime.homeserver, config, runtime.audit, runtime.policy, runtime.audit)
     runtime.router.add(retention_routes(runtime.homeserver, service))

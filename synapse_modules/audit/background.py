@@ -1,6 +1,7 @@
 """What one process of the homeserver does for all: follow the room events, copy the outbox, order and sign.
 
-Anchors are fed by threads of their own. All else runs in one thread, about once a second while something is new, in
+Beside that it watches whether every process records, and whether anything happens at all. Anchors are fed by threads of
+their own. All else runs in one thread, about once a second while something is new, in
 batches. A step that fails is tried again in the next turn and keeps the others from nothing; its problem is logged when
 it begins, changes or ends.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import metrics
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
     from synapse_modules.audit.follower import Follower
     from synapse_modules.audit.outbox import OutboxDrain
     from synapse_modules.audit.sequencer import Sequencer
+    from synapse_modules.audit.watch import Watch
     from synapse_modules.homeserver.public import Homeserver
     from synapse_modules.storage.database import Database
 
-__all__ = ["Background"]
+__all__ = ["Background", "Steps"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,32 +42,39 @@ _MUCH = 200  # what so much was found of is looked at again at once
 _COUNT_EVERY_S = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of a turn, in this order, so that what one finds is sealed, seen and anchored in the same.
+
+    Attributes:
+        follower, drain: bring records. sequencer: seals them. watch: looks at what is sealed.
+        keeper: takes it to the anchors.
+    """
+
+    follower: Follower
+    drain: OutboxDrain
+    sequencer: Sequencer
+    watch: Watch
+    keeper: AnchorKeeper
+
+
 class Background:
     """The turns of the background process.
 
     Args:
         homeserver: this process. log: the audit log's database, where problems are noted.
-        follower, drain, sequencer: the steps of a turn, in this order, so that what one finds is sealed in the same.
-        keeper: takes what is sealed to the anchors.
+        steps: what is done in a turn.
         interval_ms: between the end of a turn and the next one.
     """
 
-    def __init__(
-        self,
-        homeserver: Homeserver,
-        log: Database,
-        follower: Follower,
-        drain: OutboxDrain,
-        sequencer: Sequencer,
-        keeper: AnchorKeeper,
-        interval_ms: int,
-    ) -> None:
+    def __init__(self, homeserver: Homeserver, log: Database, steps: Steps, interval_ms: int) -> None:
         self._homeserver = homeserver
         self._log = log
-        self._follower = follower
-        self._drain = drain
-        self._sequencer = sequencer
-        self._keeper = keeper
+        self._follower = steps.follower
+        self._drain = steps.drain
+        self._sequencer = steps.sequencer
+        self._watch = steps.watch
+        self._keeper = steps.keeper
         self._interval_ms = interval_ms
         self._thread = homeserver.threads("governance-audit-order", 1)
         self._pause: Handoff | None = None
@@ -74,6 +84,8 @@ class Background:
         self._followed: Mapping[str, int] | None = None
         self._followed_at = time.monotonic()
         self._counted_at = 0.0
+        self._ordered = False
+        self._ordered_at = time.monotonic()
         self._export_metrics()
 
     async def run(self) -> None:
@@ -118,8 +130,11 @@ class Background:
             ("events", lambda: self._follow(positions)),
             ("outbox", self._drain.run_cycle),
             ("sequencer", self._order),
+            ("watch", self._look),
         )
         found = [self._attempt(source, step) for source, step in steps]
+        for source, problem in self._watch.problems().items():
+            self._report(source, problem)
         for status in self._keeper.status():
             self._report(f"anchor {status.name}", status.problem)
         return max(found) >= _MUCH
@@ -139,7 +154,11 @@ class Background:
         return 0
 
     def _follow(self, positions: Mapping[str, int]) -> int:
-        found = self._follower.run_cycle(positions)
+        try:
+            found = self._follower.run_cycle(positions)
+        finally:
+            for lane, behind in self._follower.behind(positions).items():
+                metrics.EVENTS_BEHIND.labels(self._homeserver.server_name, lane).set(behind)
         if found or self._followed != positions:
             self._followed = positions if self._follower.caught_up(positions) else None
         if self._followed is not None:
@@ -147,15 +166,28 @@ class Background:
         return found
 
     def _order(self) -> int:
+        self._ordered = False
         try:
             placed = self._sequencer.run_cycle()
+        except RolledBack:
+            self._ordered = True  # all but the signing goes on
+            raise
         except Exception:
             self._count_unordered()
             raise
+        self._ordered = True
+        if placed < _MUCH:
+            self._ordered_at = time.monotonic()
         metrics.UNORDERED.labels(self._homeserver.server_name).set(0)
         self._keeper.may_sign()  # raises while an anchor contradicts the log, although nothing was to be signed
         self._report(DAMAGE, _missing(self._sequencer.gaps))
         return placed
+
+    def _look(self) -> int:
+        if self._ordered:
+            return self._watch.run_cycle(self._sequencer.gaps)
+        self._watch.stand_still()
+        return 0
 
     def _count_unordered(self) -> None:
         if time.monotonic() - self._counted_at > _COUNT_EVERY_S:
@@ -188,6 +220,7 @@ class Background:
     def _export_metrics(self) -> None:
         server = self._homeserver.server_name
         metrics.EVENTS_LAG.labels(server).set_function(lambda: time.monotonic() - self._followed_at)
+        metrics.ORDER_LAG.labels(server).set_function(lambda: time.monotonic() - self._ordered_at)
         metrics.CHECKPOINT_AGE.labels(server).set_function(self._checkpoint_age)
         metrics.DAMAGED.labels(server).set_function(lambda: int(self._logged.get(DAMAGE) is not None))
 

@@ -119,6 +119,9 @@ class AuditConfig(FrozenModel):
         ack_timeout_ms: how long an action waits for its record to be durable before it counts as not recorded.
         seal_interval_ms: how often, at the least, new records get their index and a signed checkpoint.
         prune_after_days: nothing that was sealed later than so long ago is ever pruned.
+        heartbeat_interval_s: how often every process says in the log that it is there, and what it runs. One that has
+            not for 1.8 times as long is reported as silent.
+        quiet_interval_s: after so long without anything but heartbeats a record says that nothing happened.
         anchors: where signed checkpoints are kept beyond the reach of whoever controls the database.
         auto_migrate: whether the main process brings the schema up to date; by default on SQLite only.
     """
@@ -133,6 +136,8 @@ class AuditConfig(FrozenModel):
     ack_timeout_ms: int = pydantic.Field(default=3_000, ge=100, le=4_500)
     seal_interval_ms: int = pydantic.Field(default=1_000, ge=50, le=1_000)
     prune_after_days: int = pydantic.Field(default=90, ge=1, le=36_500)
+    heartbeat_interval_s: int = pydantic.Field(default=30, ge=1, le=60)
+    quiet_interval_s: int = pydantic.Field(default=3_600, ge=60, le=86_400)
     anchors: tuple[AnchorConfig, ...] = ()
     auto_migrate: bool | None = None
 

@@ -66,6 +66,7 @@ class Follower:
         self._log = log
         self._recorder = recorder
         self._clock = clock
+        self._known: Cursors | None = None
 
     def run_cycle(self, positions: Mapping[str, int]) -> int:
         """Copy events up to ``positions``, at most about 500 of each writer; returns how many records it made.
@@ -78,7 +79,7 @@ class Follower:
         generation, cursors = self._cursors()
         if cursors is None:
             return self._begin(generation, positions)
-        present = cursors.moved_to(positions)
+        self._known = present = cursors.moved_to(positions)
         if backwards := present.fallen_behind(cursors):
             logger.info("Synapse's position is behind what was followed; read again: %s", ", ".join(backwards))
         if present == cursors and not cursors.gaps and not cursors.behind(positions):
@@ -86,7 +87,16 @@ class Follower:
         found = self._homeserver.run(lambda transaction: self._read(transaction, present, positions), read_only=True)
         if found.cursors == cursors and not found.events:
             return 0
-        return self._advance(generation, found.cursors, self._records(found.events))
+        made = self._advance(generation, found.cursors, self._records(found.events))
+        self._known = found.cursors
+        return made
+
+    def behind(self, positions: Mapping[str, int]) -> dict[str, int]:
+        """By lane, how many positions up to ``positions`` were not read by the last cycle that could read any."""
+        if self._known is None:
+            return {}
+        left = {span.lane.name: span.upto - span.after for span in self._known.moved_to(positions).behind(positions)}
+        return {name: left.get(name, 0) for name in self._known.reached}
 
     def caught_up(self, positions: Mapping[str, int]) -> bool:
         """Whether everything up to ``positions`` is in the log, late ids that are there by now included.

@@ -72,6 +72,7 @@ class Intake:
 
     Attributes:
         writer: the name under which records are stored now. problem: why records wait; None while all is well.
+        stored: how many records were made durable, under whatever name.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Intake:
         self._thread: threading.Thread | None = None
         self.writer = writer_name(process, random)
         self._next = 0
+        self.stored = 0
         self.problem: str | None = None
 
     def __len__(self) -> int:
@@ -231,6 +233,7 @@ class Intake:
         for number, ticket in enumerate(tickets, self._next):
             ticket.place = (self.writer, number)
         self._next += len(tickets)
+        self.stored += len(tickets)
 
     def _resolve(self, batch: list[Ticket]) -> None:
         """Find out what of a batch that met a conflict is recorded. The conflict has ended our transaction."""
@@ -243,6 +246,7 @@ class Intake:
                 foreign = True
             else:  # a commit had succeeded, only its acknowledgement was lost
                 ticket.place, self._next = (self.writer, number), number + 1
+                self.stored += 1
         if foreign:
             # Most likely somebody took this process for dead, and ended this writer in its name.
             logger.warning("a number of the audit writer %s was taken: going on under a new name", self.writer)

@@ -8,7 +8,11 @@ __all__ = [
     "CHECKPOINT_AGE",
     "COMMIT_SECONDS",
     "DAMAGED",
+    "EVENTS_BEHIND",
     "EVENTS_LAG",
+    "HEARTBEAT_AGE",
+    "ORDER_LAG",
+    "PROCESS_PROBLEM",
     "QUEUE_LENGTH",
     "REQUESTS_LOST",
     "UNORDERED",
@@ -38,9 +42,29 @@ UNORDERED = Gauge("synapse_governance_audit_unordered_records", "Audit records t
 EVENTS_LAG = Gauge(
     "synapse_governance_audit_events_lag_seconds", "Seconds since the audit log had followed all room events", _SERVER
 )
+EVENTS_BEHIND = Gauge(
+    "synapse_governance_audit_events_behind",
+    "How far the audit log's following of room events is behind each writer of events, in positions of its stream",
+    (*_SERVER, "writer"),
+)
+ORDER_LAG = Gauge(
+    "synapse_governance_audit_order_lag_seconds",
+    "Seconds since every audit record that could be read had an index",
+    _SERVER,
+)
+HEARTBEAT_AGE = Gauge(
+    "synapse_governance_audit_heartbeat_age_seconds",
+    "For how long there was no sign of a process of the homeserver in the audit log",
+    (*_SERVER, "process"),
+)
+PROCESS_PROBLEM = Gauge(
+    "synapse_governance_audit_process_problem",
+    "1 where a process of the homeserver is silent, or runs another version or other modules: see the status",
+    (*_SERVER, "process"),
+)
 CHECKPOINT_AGE = Gauge(
     "synapse_governance_audit_checkpoint_age_seconds",
-    "Seconds since the newest checkpoint was signed; grows while nothing happens",
+    "Seconds since the newest checkpoint was signed; with heartbeats there is always something new",
     _SERVER,
 )
 DAMAGED = Gauge(

@@ -12,17 +12,21 @@ from synapse_modules import __version__
 from synapse_modules.audit import metrics, store
 from synapse_modules.audit.anchors.factory import anchor_warnings, make_anchors
 from synapse_modules.audit.anchors.keeper import AnchorKeeper
-from synapse_modules.audit.background import Background
+from synapse_modules.audit.background import Background, Steps
 from synapse_modules.audit.config import Reaction, log_origin, signing_key_path
 from synapse_modules.audit.follower import Follower
+from synapse_modules.audit.heartbeat import Heartbeat, Unrecorded
 from synapse_modules.audit.intake import Intake
 from synapse_modules.audit.key_file import generate_key, load_key
 from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
+from synapse_modules.audit.presence import Presence
 from synapse_modules.audit.problems import DAMAGE, open_problems
 from synapse_modules.audit.receipts import newest_receipts
 from synapse_modules.audit.record import Recorder
 from synapse_modules.audit.request_notes import RequestNotes
 from synapse_modules.audit.sequencer import Sequencer
+from synapse_modules.audit.signs import newest_signs
+from synapse_modules.audit.watch import PROCESS, Watch
 from synapse_modules.audit.writers import count_unordered
 from synapse_modules.core.action_specs import SPECS
 from synapse_modules.core.actions import Action
@@ -34,10 +38,11 @@ from synapse_modules.homeserver.deadline import DeadlineExceeded, within
 from synapse_modules.homeserver.handoff import Handoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from synapse_modules.audit.checkpoint import SigningKey, VerifierKey
     from synapse_modules.audit.config import AuditConfig
+    from synapse_modules.audit.presence import Seen
     from synapse_modules.audit.record import Record
     from synapse_modules.core.ports import Transaction, TransactionRunner
     from synapse_modules.homeserver.public import Homeserver
@@ -51,6 +56,9 @@ _FULL_QUEUE_STEP_MS = 20
 _CATCH_UP_S = 30.0
 _CATCH_UP_STEP_MS = 100
 _CLOSE_S = 5.0
+_SILENT_AFTER = 1.8
+"""Intervals without a sign after which a process is silent: a heartbeat may be late, and two must not be missed."""
+_SIGNS_IN_STATUS = 300
 
 
 class AuditService:
@@ -59,6 +67,7 @@ class AuditService:
     Args:
         homeserver: this process. config: what the operator set.
         log: the audit log's database. own: our own connections to the homeserver's.
+        modules: the names of the modules that are loaded; asked once all are.
 
     Attributes:
         reader: reads the log. notes: what of requests that are being served was learnt or recorded.
@@ -67,7 +76,14 @@ class AuditService:
         InvalidInput: the signing key cannot be had; in the process with background tasks alone, which needs it.
     """
 
-    def __init__(self, homeserver: Homeserver, config: AuditConfig, log: Database, own: Database) -> None:
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        config: AuditConfig,
+        log: Database,
+        own: Database,
+        modules: Callable[[], Sequence[str]] = lambda: ("AuditModule",),
+    ) -> None:
         self._homeserver = homeserver
         self._config = config
         self._log = log
@@ -79,6 +95,11 @@ class AuditService:
         self._threads = homeserver.threads("governance-audit", 3)
         self.reader: TransactionRunner = homeserver.threaded(log, self._threads, read_only=True)
         self._intake = self._make_intake()
+        self._modules = modules
+        self._unrecorded = Unrecorded()
+        self._heartbeat = Heartbeat(
+            homeserver, self.leave, self._intake, self._unrecorded, modules, config.heartbeat_interval_s * 1000
+        )
         self._follower = Follower(own, log, self._recorder, homeserver)
         self._background = self._make_background(own) if homeserver.runs_background_tasks else None
 
@@ -92,6 +113,7 @@ class AuditService:
 
     async def record(self, event: AuditEvent) -> None:
         """Return once ``event`` is durable, or where the operator lets its class pass unrecorded.
+
 
         Raises:
             Unavailable: it is not durable in time, or this process is stopping. It may be stored all the same.
@@ -206,6 +228,8 @@ class AuditService:
         reaction = self._config.on_unavailable.reaction_to(event.action)
         action_class = SPECS[event.action].action_class.value
         metrics.UNRECORDED.labels(self._homeserver.server_name, action_class, reaction.value).inc()
+        allowed = reaction is Reaction.ALLOW_AND_ALARM
+        self._unrecorded.add(action_class, self._homeserver.now_ms(), allowed=allowed)
         if reaction is Reaction.DENY:
             raise error
         logger.error("goes ahead although it is not recorded: %s (%s): %s", event.action, event.outcome, error)
@@ -227,6 +251,7 @@ class AuditService:
 
     async def _run(self) -> None:
         self._intake.start()
+        await self._heartbeat.start()
         if self._background is not None:
             await self._background.run()
 
@@ -262,7 +287,20 @@ class AuditService:
         sequencer = Sequencer(self._log, self._key, self._recorder, self._homeserver, keeper.may_sign)
         drain = OutboxDrain(own, self._log)
         interval_ms = self._config.seal_interval_ms
-        return Background(self._homeserver, self._log, self._follower, drain, sequencer, keeper, interval_ms)
+        steps = Steps(self._follower, drain, sequencer, self._make_watch(), keeper)
+        return Background(self._homeserver, self._log, steps, interval_ms)
+
+    def _make_watch(self) -> Watch:
+        silence_s = self._config.heartbeat_interval_s * _SILENT_AFTER
+        expected = internals.configured_processes(self._homeserver.api)
+        return Watch(
+            self._log,
+            self._homeserver.server_name,
+            self._homeserver,
+            self.leave,
+            lambda: Presence(expected, __version__, self._modules(), silence_s),
+            self._config.quiet_interval_s * 1000,
+        )
 
     def _make_keeper(self, key: VerifierKey) -> AnchorKeeper:
         for warning in anchor_warnings(self._config.anchors, self._log.location):
@@ -295,6 +333,28 @@ def _stored_status(transaction: Transaction) -> dict[str, Any]:
             {"name": each.anchor, "kind": each.kind, "size": each.size, "anchored_ms": each.anchored_ms}
             for each in newest_receipts(transaction)
         ],
+        "processes": _processes(transaction, problems),
         "problems": problems,
         "damage": problems.get(DAMAGE),
+    }
+
+
+def _processes(transaction: Transaction, problems: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every process that has shown itself lately, or is missing: what it runs, and what is wrong with it."""
+    presence = Presence((), "", (), 0)
+    presence.saw(newest_signs(transaction, -1, _SIGNS_IN_STATUS))
+    wrong = {source.removeprefix(PROCESS): text for source, text in problems.items() if source.startswith(PROCESS)}
+    seen = presence.seen()
+    return [_process(name, seen.get(name), wrong.get(name)) for name in sorted({*seen, *wrong})]
+
+
+def _process(name: str, seen: Seen | None, problem: str | None) -> dict[str, Any]:
+    sign = seen.sign if seen is not None else None
+    return {
+        "process": name,
+        "recording": sign is not None and sign.alive,
+        "seen_ms": sign.time_ms if sign else None,
+        "product_version": seen.version if seen else None,
+        "modules": list(seen.modules or ()) if seen else [],
+        "problem": problem,
     }

@@ -217,7 +217,7 @@ SPECS: Final[Mapping[Action, ActionSpec]] = dict(
         _spec(_A.AUDIT_START, _C.LOG, _S.INFO, "", "writer product_version positions"),
         _spec(_A.AUDIT_STOP, _C.LOG, _S.LOW, "reason", "writer records"),
         _spec(_A.AUDIT_HEARTBEAT, _C.LOG, _S.INFO, "", "writer product_version modules records unrecorded since_ms"),
-        _spec(_A.AUDIT_QUIET, _C.LOG, _S.INFO, "", "since_ms until_ms tree_size"),
+        _spec(_A.AUDIT_QUIET, _C.LOG, _S.INFO, "", "since_ms until_ms begin tree_size"),
         _spec(_A.AUDIT_GAP, _C.LOG, _S.CRITICAL, "reason", _LOST),
         _spec(
             _A.AUDIT_ROLLBACK,
