@@ -37,6 +37,7 @@ __all__ = [
     "open_note",
     "parse_verifier_key",
     "sign_note",
+    "signers_of",
     "split_note",
 ]
 
@@ -236,6 +237,19 @@ def open_note(note: str, trusted: Iterable[VerifierKey]) -> tuple[str, list[Veri
     Raises:
         InvalidInput: the note is malformed, a trusted key's signature is wrong, or no trusted key signed it.
     """
+    keys = list(trusted)
+    text, signers = signers_of(note, keys)
+    if not signers:
+        raise InvalidInput("note", "no signature by a known key", f"one by {', '.join(map(str, keys))}")
+    return text, signers
+
+
+def signers_of(note: str, trusted: Iterable[VerifierKey]) -> tuple[str, list[VerifierKey]]:
+    """The same where it may be that none of the ``trusted`` keys signed it: then its text says nothing.
+
+    Raises:
+        InvalidInput: the note is malformed, or a trusted key's signature is wrong.
+    """
     text, signatures = split_note(note)
     keys = {(key.name, key.key_id): key for key in trusted}
     signers: list[VerifierKey] = []
@@ -246,8 +260,6 @@ def open_note(note: str, trusted: Iterable[VerifierKey]) -> tuple[str, list[Veri
         if not key.verify(text, signature.data):
             raise InvalidInput("note", f"a wrong signature by {key.name}", "a right one: it was altered or forged")
         signers.append(key)
-    if not signers:
-        raise InvalidInput("note", "no signature by a known key", f"one by {', '.join(map(str, keys.values()))}")
     return text, signers
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["EMPTY_ROOT", "HASH_BYTES", "Frontier", "cover", "leaf_hash", "node_hash"]
 
@@ -33,9 +33,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 def cover(begin: int, end: int) -> Iterator[tuple[int, int]]:
     """The shortest list of perfect subtrees that covers the leaves ``begin`` up to, not including, ``end``."""
     while begin < end:
-        level = (end - begin).bit_length() - 1
-        if begin:
-            level = min(level, (begin & -begin).bit_length() - 1)
+        level = _level_at(begin, end - begin)
         yield level, begin >> level
         begin += 1 << level
 
@@ -83,6 +81,14 @@ class Frontier:
         hashes.append(node)
         self.size += 1 << level
 
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Append the hashes of many leaves, several times as fast as one by one."""
+        start = 0
+        while start < len(leaves):
+            level = _level_at(self.size, len(leaves) - start)
+            self.append(_perfect_root(leaves[start : start + (1 << level)]), level)
+            start += 1 << level
+
     def root(self) -> bytes:
         """The Merkle tree hash of all leaves so far."""
         if not self._hashes:
@@ -91,3 +97,17 @@ class Frontier:
         for left in self._hashes[-2::-1]:
             root = node_hash(left, root)
         return root
+
+
+def _level_at(begin: int, count: int) -> int:
+    """The level of the largest perfect subtree that can begin at leaf ``begin`` and has at most ``count`` leaves."""
+    level = count.bit_length() - 1
+    return min(level, (begin & -begin).bit_length() - 1) if begin else level
+
+
+def _perfect_root(hashes: Sequence[bytes]) -> bytes:
+    """The hash of the perfect subtree over ``hashes``: as many as a power of two."""
+    while len(hashes) > 1:
+        pairs = iter(hashes)
+        hashes = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+    return hashes[0]

@@ -1,8 +1,9 @@
 """What stands in the log: a leaf that names nobody, and beside it the disclosures that say who it was.
 
 The leaf is canonical JSON, and its exact bytes are what the tree hashes. Everything that names a person stands in it as
-a commitment: base64url of SHA-256(salt ‖ 0x00 ‖ field ‖ 0x00 ‖ value) with a fresh salt of 16 bytes. Salt and value are
-the field's *disclosure*; it is kept and exported beside the leaf, and can be erased without touching the tree.
+a commitment: the base64url of the SHA-256 of the field's *disclosure*. That is the text ``"field":["salt","value"]`` in
+canonical JSON, with a fresh salt of 16 bytes in base64url. Disclosures are kept and exported beside the leaf in just
+these bytes, so that checking them takes no parsing; one can be erased without touching the tree.
 
 Text that is not valid Unicode is recorded with ``?`` in the place of what is wrong: nobody may escape the log by
 sending nonsense.
@@ -11,8 +12,8 @@ sending nonsense.
 from __future__ import annotations
 
 import base64
-import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -35,15 +36,18 @@ __all__ = [
     "Recorder",
     "check_disclosures",
     "commitment",
+    "disclosure",
     "restore",
 ]
 
 LEAF_VERSION = 1
 MAX_LEAF_BYTES = 60_000
 """A leaf must fit into a C2SP entry bundle, whose lengths have 16 bits."""
-PERSONAL_FIELDS = ("actor", "target", "address", "user_agent", "device")
+PERSONAL_FIELDS = ("actor", "address", "device", "target", "user_agent")
+"""In the order of canonical JSON."""
 SALT_BYTES = 16
 
+_SALT = re.compile(r"[A-Za-z0-9_-]{22}")
 _MAX_BYTES = {"actor": 1024, "target": 1024, "address": 256, "device": 1024, "room": 1024, "rule": 1024, "case": 256}
 _MAX_REASON_BYTES = 4096
 _MAX_USER_AGENT = 512
@@ -99,7 +103,8 @@ class Recorder:
             InvalidInput: a text of it is too long, or its details are no canonical JSON. A user agent that is too
                 long is cut instead: it is free text from outside.
         """
-        clear, personal, disclosures = self._personal(event)
+        clear = _personal(event)
+        disclosures = [disclosure(name, self._random(SALT_BYTES), value) for name, value in clear.items()]
         record_id = self._random(16).hex()
         time_ms = now_ms if event.occurred_ms is None else event.occurred_ms
         room = None if event.room_id is None else _text("room", event.room_id)
@@ -112,7 +117,7 @@ class Recorder:
             "server": self._server,
             "process": self._process,
             "details": event.details,
-            "personal": personal,
+            "personal": dict(zip(clear, map(commitment, disclosures), strict=True)),
         }
         if room is not None:
             leaf["room"] = room
@@ -122,7 +127,7 @@ class Recorder:
         return Record(
             record_id,
             _encode_leaf(leaf),
-            canonical_text(disclosures),
+            f"{{{','.join(disclosures)}}}",
             event.key,
             time_ms,
             event.action.value,
@@ -133,42 +138,36 @@ class Recorder:
             _searchable(clear.get("address")),
         )
 
-    def _personal(self, event: AuditEvent) -> tuple[dict[str, str], dict[str, str], dict[str, list[str]]]:
-        """The personal fields in clear, as commitments, and as disclosures."""
-        given = (event.actor, event.target, event.address, event.user_agent, event.device_id)
-        pairs = zip(PERSONAL_FIELDS, given, strict=True)
-        clear = {name: _text(name, value) for name, value in pairs if value is not None}
-        commitments: dict[str, str] = {}
-        disclosures: dict[str, list[str]] = {}
-        for name, value in clear.items():
-            salt = self._random(SALT_BYTES)
-            commitments[name] = commitment(name, salt, value)
-            disclosures[name] = [_base64url(salt), value]
-        return clear, commitments, disclosures
+
+def disclosure(field: str, salt: bytes, value: str) -> str:
+    """The disclosure of the personal ``field``: what stands in a record's disclosures, and what is hashed."""
+    return f'"{field}":["{_base64url(salt)}",{canonical_text(value)}]'
 
 
-def commitment(field: str, salt: bytes, value: str) -> str:
-    """What stands in the leaf for the personal ``field`` with ``value``."""
-    return _base64url(sha256(b"%b\x00%b\x00%b" % (salt, field.encode(), value.encode())).digest())
+def commitment(disclosure: str) -> str:
+    """What stands in the leaf for a disclosure."""
+    return _base64url(sha256(disclosure.encode()).digest())
 
 
-def check_disclosures(leaf: Mapping[str, Any], disclosures: Mapping[str, Any]) -> None:
+def check_disclosures(personal: Mapping[str, Any], disclosures: Mapping[str, Any]) -> None:
     """Check that every disclosure is the one that the leaf commits to. One that is missing was erased.
+
+    Args:
+        personal: the leaf's commitments.
+        disclosures: decoded from canonical JSON.
 
     Raises:
         InvalidInput: at the first that is not.
     """
-    personal = leaf.get("personal", {})
-    for field, disclosure in disclosures.items():
-        match disclosure:
-            case [str(salt_text), str(value)]:
-                salt = base64.urlsafe_b64decode(salt_text + "==")
+    for field, given in disclosures.items():
+        match given:
+            case [str(salt), str(value)] if _SALT.fullmatch(salt) and field in personal:
+                pass
             case _:
-                raise InvalidInput(f"disclosures.{field}", disclosure, "a list of salt and value")
-        expected = personal.get(field)
-        if not isinstance(expected, str) or len(salt) != SALT_BYTES or _base64url(salt) != salt_text:
-            raise InvalidInput(f"disclosures.{field}", disclosure, "a salt of 16 bytes and a field of the leaf")
-        if not hmac.compare_digest(commitment(field, salt, value), expected):
+                raise InvalidInput(
+                    f"disclosures.{field}", given, "a salt of 16 bytes and a value, for a field of the leaf"
+                )
+        if commitment(f'"{field}":{canonical_text(given)}') != personal[field]:
             raise InvalidInput(f"disclosures.{field}", value, "the value that the leaf commits to: it was altered")
 
 
@@ -201,6 +200,13 @@ def _encode_leaf(leaf: dict[str, JsonValue]) -> bytes:
         details = len(canonical_bytes(_valid_unicode(leaf["details"])))
         raise InvalidInput("audit.details", f"{details} bytes", f"a record of at most {MAX_LEAF_BYTES} bytes in all")
     return encoded
+
+
+def _personal(event: AuditEvent) -> dict[str, str]:
+    """The personal fields that ``event`` has, in clear and in order."""
+    given = (event.actor, event.address, event.device_id, event.target, event.user_agent)
+    pairs = zip(PERSONAL_FIELDS, given, strict=True)
+    return {name: _text(name, value) for name, value in pairs if value is not None}
 
 
 def _text(field: str, value: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from hashlib import sha256
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from synapse_modules.audit.record import MAX_LEAF_BYTES, PERSONAL_FIELDS, Recorder, check_disclosures, restore
 from synapse_modules.core.actions import Action, Outcome
-from synapse_modules.core.canonical import canonical_bytes
+from synapse_modules.core.canonical import canonical_bytes, canonical_text
 from synapse_modules.core.clock import system_random
 from synapse_modules.core.errors import InvalidInput
 from synapse_modules.core.ports import AuditEvent
@@ -58,14 +59,25 @@ def test_a_leaf_holds_what_happened_and_names_nobody() -> None:
     assert record.leaf == canonical_bytes(leaf)
 
 
-def test_a_commitment_is_the_documented_hash() -> None:
-    record = RECORDER.record(AuditEvent(Action.AUTH_LOGIN, actor="@alice:synapse.test"), now_ms=1)
-    salt_text, value = json.loads(record.disclosures)["actor"]
-    salt = base64.urlsafe_b64decode(salt_text + "==")
-    digest = sha256(salt + b"\x00actor\x00" + value.encode()).digest()
-    expected = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    assert len(salt) == 16
-    assert json.loads(record.leaf)["personal"] == {"actor": expected}
+def test_a_commitment_is_the_hash_of_the_very_bytes_that_stand_in_the_disclosures() -> None:
+    record = RECORDER.record(AuditEvent(Action.AUTH_LOGIN, actor='@"alice":synapse.test', device_id="D"), now_ms=1)
+    actor, device = record.disclosures[1:-1].replace("],", "]\n").split("\n")
+    assert re.fullmatch(r'"actor":\["[A-Za-z0-9_-]{22}","@\\"alice\\":synapse\.test"\]', actor)
+    expected = {
+        name: base64.urlsafe_b64encode(sha256(text.encode()).digest()).decode().rstrip("=")
+        for name, text in (("actor", actor), ("device", device))
+    }
+    assert json.loads(record.leaf)["personal"] == expected
+
+
+def test_disclosures_stay_the_same_bytes_when_one_of_them_is_erased() -> None:
+    event = AuditEvent(Action.AUTH_LOGIN, actor="@é\u2028:synapse.test", address="192.0.2.1", user_agent='"\\\x00\x7f')
+    record = RECORDER.record(event, now_ms=1)
+    left = json.loads(record.disclosures)
+    del left["address"]
+    erased = canonical_text(left)
+    assert all(f'"{name}":{canonical_text(left[name])}' in record.disclosures for name in ("actor", "user_agent"))
+    check_disclosures(json.loads(record.leaf)["personal"], json.loads(erased))
 
 
 def test_the_same_person_has_another_commitment_in_each_record() -> None:
@@ -87,7 +99,8 @@ def test_hostile_text_in_any_field_is_recorded_and_its_disclosures_hold(
     )
     record = RECORDER.record(event, now_ms=1)
     leaf = json.loads(record.leaf)
-    check_disclosures(leaf, json.loads(record.disclosures))
+    check_disclosures(leaf["personal"], json.loads(record.disclosures))
+    assert canonical_text(json.loads(record.disclosures)) == record.disclosures
     assert b"\n" not in record.leaf
     assert "\n" not in record.disclosures
     assert "\x00" not in (record.actor or "") + (record.room_id or "")
@@ -135,4 +148,4 @@ def test_details_without_a_canonical_form_are_refused(details: dict[str, object]
 def test_a_disclosure_that_the_leaf_does_not_commit_to_is_refused(disclosures: dict[str, object]) -> None:
     record = RECORDER.record(AuditEvent(Action.AUTH_LOGIN, actor="@alice:synapse.test"), now_ms=1)
     with pytest.raises(InvalidInput, match="disclosures"):
-        check_disclosures(json.loads(record.leaf), disclosures)
+        check_disclosures(json.loads(record.leaf)["personal"], disclosures)
