@@ -107,7 +107,7 @@ def _named(kind: type[Action | Outcome]) -> Any:
 
 _CaseId = Annotated[str, pydantic.AfterValidator(lambda value: _text(value, _MAX_CASE_BYTES))]
 _Text = Annotated[str, pydantic.AfterValidator(lambda value: _text(value, _MAX_TEXT_BYTES))]
-_Words = Annotated[str, pydantic.AfterValidator(lambda value: _words(value))]
+_Words = Annotated[str, pydantic.AfterValidator(_words)]
 _Number = Annotated[int, pydantic.Field(ge=0, le=_MAX_INTEGER)]
 _Action = Annotated[Action, _named(Action)]
 _Outcome = Annotated[Outcome, _named(Outcome)]

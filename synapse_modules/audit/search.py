@@ -10,24 +10,22 @@ search whose time is over ends with the place from which the next one goes on.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from synapse_modules.audit.search_index import has_words, spans_in, word_blocks, words_of
+from synapse_modules.audit.search_index import covered, has_words, spans_in, word_places, words_of
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.errors import InvalidInput
 from synapse_modules.storage.statements import StatementHome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from synapse_modules.core.ports import Rows, Transaction
 
 __all__ = ["Entry", "EntryFilter", "Page", "find", "read_out"]
-
-_Place = tuple[int, int]
-"""Indexes from the first up to, not including, the second."""
 
 _Order = Literal["ASC", "DESC"]
 
@@ -49,8 +47,9 @@ _FIRST_WINDOW = 2**14
 _EXPORT_WINDOW = 2**18
 _index = operator.itemgetter(0)
 _MAX_WORDS = 16
-_FEW = 1000
-"""So many entries that meet all other conditions are rather read than looked for by the words in them."""
+_SOME = 256
+"""Entries that are read at once to look for words in them. As few that meet all other conditions are looked for by no
+word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +125,15 @@ class Page:
     reached: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where to look: the indexes from ``begin`` up to ``end``; of these only ``among``, if it is given."""
+
+    begin: int
+    end: int
+    among: tuple[int, ...] = ()
+
+
 _COLUMNS = (
     "entry.idx, entry.time_ms, entry.action, entry.outcome, entry.actor, entry.target, entry.room_id, entry.address,"
     " record.leaf, record.disclosures"
@@ -133,16 +141,18 @@ _COLUMNS = (
 _EXPORTED = "entry.idx, entry.action, record.leaf, record.disclosures"
 
 
-def _matching(columns: str, conditions: tuple[str, ...]) -> str:
-    where = " AND ".join(("idx >= ?", "idx < ?", *conditions))
+def _matching(columns: str, conditions: tuple[str, ...], among: int = 0) -> str:
+    """Entries of a range that meet ``conditions`` and, if it is not 0, are one of so many."""
+    one_of = (f"idx IN ({', '.join('?' * among)})",) if among else ()
+    where = " AND ".join(("idx >= ?", "idx < ?", *one_of, *conditions))
     return f"SELECT {columns} FROM governance_audit_entries WHERE {where}"
 
 
 @functools.cache
-def _select(columns: str, conditions: tuple[str, ...], order: _Order) -> str:
+def _select(columns: str, conditions: tuple[str, ...], order: _Order, among: int = 0) -> str:
     """The entries that meet ``conditions``, in any order. Only those of the page are joined to their leaves."""
     return (
-        f"SELECT {columns} FROM ({_matching('*', conditions)} ORDER BY idx {order} LIMIT ?) AS entry"
+        f"SELECT {columns} FROM ({_matching('*', conditions, among)} ORDER BY idx {order} LIMIT ?) AS entry"
         " JOIN governance_audit_records AS record ON record.writer = entry.writer AND record.wseq = entry.wseq"
     )
 
@@ -159,6 +169,7 @@ for _name, _condition in _CONDITIONS.items():
 _ALL = (*_CONDITIONS.values(), _NO_SUCCESS, _NO_MESSAGE)
 _SQL.add("entries by everything", _select(_COLUMNS, _ALL, "DESC"))
 _SQL.add("entries to export", _select(_EXPORTED, _ALL, "ASC"))
+_SQL.add("some of known entries", _select(_COLUMNS, _ALL, "DESC", 3))
 _SQL.add("whether entries are few", _count(_ALL))
 _BOUNDS = _SQL.add(
     "the bounds of the log",
@@ -175,14 +186,13 @@ def find(transaction: Transaction, wanted: EntryFilter, limit: int, enough: Call
     ``enough`` is asked now and then whether to stop short: that page has fewer entries, or none, and others may follow.
     """
     entries: list[Entry] = []
-    begin, end = _bounds(transaction, wanted)
-    for place in _places_down(transaction, wanted, begin, end):
+    for place in _places_down(transaction, wanted, _bounds(transaction, wanted)):
         found = _read(transaction, _COLUMNS, wanted, place, limit - len(entries), "DESC")
         entries += [Entry(*row) for row in reversed(found)]
         if len(entries) == limit:
             return Page(entries, entries[-1].index)
         if enough():
-            return Page(entries, place[0])
+            return Page(entries, place.begin)
     return Page(entries, wanted.begin)
 
 
@@ -191,12 +201,13 @@ def read_out(transaction: Transaction, wanted: EntryFilter, limit: int) -> Rows:
 
     As plain rows, because exports read a whole log through here.
     """
-    begin, end = _bounds(transaction, wanted)
+    whole = _bounds(transaction, wanted)
     if not _is_local(wanted):
-        return _read(transaction, _EXPORTED, wanted, (begin, end), limit, "ASC")
+        return _read(transaction, _EXPORTED, wanted, whole, limit, "ASC")
     rows: list[tuple[Any, ...]] = []
-    for start in range(begin, end, _EXPORT_WINDOW):
-        for place in reversed([*_places(transaction, wanted, start, min(end, start + _EXPORT_WINDOW))]):
+    for start in range(whole.begin, whole.end, _EXPORT_WINDOW):
+        window = _Place(start, min(whole.end, start + _EXPORT_WINDOW))
+        for place in reversed([*_places(transaction, wanted, window)]):
             rows += _read(transaction, _EXPORTED, wanted, place, limit - len(rows), "ASC")
             if len(rows) == limit:
                 return rows
@@ -209,33 +220,43 @@ def read_out(transaction: Transaction, wanted: EntryFilter, limit: int) -> Rows:
 def _bounds(transaction: Transaction, wanted: EntryFilter) -> _Place:
     """The indexes that ``wanted`` names, so far as there are entries."""
     first, end = _BOUNDS.rows(transaction)[0]
-    return max(wanted.begin, first), min(_NO_END if wanted.end is None else wanted.end, end)
+    return _Place(max(wanted.begin, first), min(_NO_END if wanted.end is None else wanted.end, end))
 
 
-def _places_down(transaction: Transaction, wanted: EntryFilter, begin: int, end: int) -> Iterator[_Place]:
+def _places_down(transaction: Transaction, wanted: EntryFilter, whole: _Place) -> Iterator[_Place]:
     """Where to look, the newest first, in windows of which each is twice as large as the one before."""
-    width = _FIRST_WINDOW
-    while begin < end:
-        start = max(begin, end - width)
-        yield from _places(transaction, wanted, start, end)
+    end, width = whole.end, _FIRST_WINDOW
+    while whole.begin < end:
+        start = max(whole.begin, end - width)
+        yield from _places(transaction, wanted, _Place(start, end))
         end, width = start, width * 2
 
 
-def _places(transaction: Transaction, wanted: EntryFilter, begin: int, end: int) -> Iterator[_Place]:
-    """The ranges of ``begin`` up to ``end`` outside of which nothing has the time and the words, the newest first."""
-    words = wanted.words
-    for run in _runs(transaction, wanted, begin, end):
-        if words and not _are_few(transaction, wanted, run):
-            yield from word_blocks(transaction, words, *run)
+def _places(transaction: Transaction, wanted: EntryFilter, window: _Place) -> Iterator[_Place]:
+    """Where in ``window`` there may be entries with the time and the words that are wanted, the newest first."""
+    for run in _runs(transaction, wanted, window):
+        if wanted.words and not _are_few(transaction, wanted, run):
+            yield from _with_words(transaction, wanted.words, run)
         else:
             yield run
 
 
-def _runs(transaction: Transaction, wanted: EntryFilter, begin: int, end: int) -> Iterable[_Place]:
+def _runs(transaction: Transaction, wanted: EntryFilter, window: _Place) -> Iterable[_Place]:
     if wanted.since_ms is None and wanted.until_ms is None:
-        return [(begin, end)]
+        return [window]
     until_ms = _NO_END if wanted.until_ms is None else wanted.until_ms
-    return spans_in(transaction, wanted.since_ms or 0, until_ms, begin, end)
+    return itertools.starmap(_Place, spans_in(transaction, wanted.since_ms or 0, until_ms, window.begin, window.end))
+
+
+def _with_words(transaction: Transaction, words: Sequence[str], run: _Place) -> Iterator[_Place]:
+    """Where in ``run`` there may be entries with all ``words``: a part that is not covered yet, and known entries."""
+    known = max(run.begin, min(run.end, covered(transaction)))
+    for end in range(run.end, known, -_SOME):
+        yield _Place(max(known, end - _SOME), end)
+    for found in word_places(transaction, words, run.begin, known):
+        for start in range(0, len(found), _SOME):
+            some = tuple(found[start : start + _SOME])
+            yield _Place(some[-1], some[0] + 1, some)
 
 
 def _is_local(wanted: EntryFilter) -> bool:
@@ -246,13 +267,13 @@ def _is_local(wanted: EntryFilter) -> bool:
 def _are_few(transaction: Transaction, wanted: EntryFilter, place: _Place) -> bool:
     """Whether so few entries meet the conditions beside the text that they can all be read."""
     conditions, values = _conditions(wanted)
-    if place[1] - place[0] <= _FEW:
+    if place.end - place.begin <= _SOME:
         return True
     if not conditions:
         return False
-    transaction.execute(_count(conditions), (*place, *values, _FEW + 1))
+    transaction.execute(_count(conditions), (place.begin, place.end, *values, _SOME + 1))
     ((count,),) = transaction.fetchall()
-    return int(count) <= _FEW
+    return int(count) <= _SOME
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -275,8 +296,9 @@ def _read(
     """The first rows in ``order`` in ``place`` that ``wanted`` lets pass, sorted by index, the lowest first."""
     conditions, values = _conditions(wanted)
     words = wanted.words
-    most = place[1] - place[0] if words else limit
-    transaction.execute(_select(columns, conditions, order), (*place, *values, most))
+    most = place.end - place.begin if words else limit
+    parameters = (place.begin, place.end, *place.among, *values, most)
+    transaction.execute(_select(columns, conditions, order, len(place.among)), parameters)
     rows = [*transaction.fetchall()]
     rows.sort(key=_index)  # they nearly always are: dearer for an engine, which would move the leaves
     if words:

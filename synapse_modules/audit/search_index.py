@@ -1,8 +1,8 @@
 """What makes searches by time and by text quick, kept up to date behind the sequencer.
 
-By *time*: for every 4,096 entries their earliest and latest time. By *text*: for every 256 entries the hashes of all
-words in them. Both say only where to look, and what is found there is compared with what was asked for: neither can
-make a search wrong, only slow. Entries that are not covered yet are looked through one by one.
+By *time*: for every 4,096 entries their earliest and latest time. By *text*: for every 256 entries the hash of each
+word in them, and which of them have it. Both say only where to look, and what is found there is compared with what was
+asked for. Entries that are not covered yet are looked through one by one.
 
 Words are what :data:`TEXT_FIELDS` and the texts in ``details`` consist of. Nothing of it is personal, so that no
 erasure has to look for it here.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import defaultdict
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -25,27 +26,19 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = [
-    "BLOCK",
-    "SPAN",
-    "TEXT_FIELDS",
-    "SearchIndex",
-    "block_words",
-    "covered",
-    "has_words",
-    "spans_in",
-    "word_blocks",
-    "words_of",
-]
+__all__ = ["BLOCK", "SPAN", "TEXT_FIELDS", "SearchIndex", "covered", "has_words", "spans_in", "word_places", "words_of"]
 
 BLOCK = 256
-"""Entries that share their words."""
+"""Entries that share a row for each of their words."""
 SPAN = 4096
-"""Entries that share their times."""
+"""Entries that share a row for their times."""
 TEXT_FIELDS = ("case", "reason", "rule")
 """The fields of a leaf that are searched by text, beside its details."""
 
 _BLOCKS_AT_ONCE = 16
+_FIRST_BLOCKS = 16
+_MOST_BLOCKS = 1024
+_BITMAP_BYTES = BLOCK // 8
 _ROWS_PER_STATEMENT = 500
 _STREAM = "search"
 _WORD = re.compile(r"\w+")
@@ -60,7 +53,7 @@ _LEAVES = _SQL.add(
     WHERE entry.idx >= ? AND entry.idx < ? ORDER BY entry.idx
     """,
 )
-_INSERT_WORDS = _SQL.add("keep words", "INSERT INTO governance_audit_words (word, n) VALUES (?, ?)")
+_INSERT_WORDS = _SQL.add("keep words", "INSERT INTO governance_audit_words (word, n, places) VALUES (?, ?, ?)")
 _INSERT_SPANS = _SQL.add(
     "keep the times of entries",
     f"""
@@ -79,17 +72,21 @@ _SPANS = _SQL.add(
     GROUP BY run ORDER BY MIN(n) DESC
     """,
 )
-_BLOCKS = "SELECT n FROM governance_audit_words WHERE word = ? AND n >= ? AND n < ?"
-_AND_WORD = " AND EXISTS (SELECT 1 FROM governance_audit_words AS other WHERE other.word = ? AND other.n = {name}.n)"
 
 
 def _blocks_sql(words: int) -> str:
-    more = _AND_WORD.format(name="governance_audit_words") * (words - 1)
-    return f"{_BLOCKS}{more} ORDER BY n DESC LIMIT ?"
+    """The newest blocks that have all of so many words, each with the places of each word."""
+    names = [f"word{number}" for number in range(words)]
+    joined = "".join(f" JOIN governance_audit_words AS {name} ON {name}.n = word0.n" for name in names[1:])
+    wanted = "".join(f"{name}.word = ? AND " for name in names)
+    return (
+        f"SELECT word0.n, {', '.join(f'{name}.places' for name in names)} FROM governance_audit_words AS word0{joined}"
+        f" WHERE {wanted}word0.n >= ? AND word0.n < ? ORDER BY word0.n DESC LIMIT ?"
+    )
 
 
-_SQL.add("entries that may have a word", _blocks_sql(1))
-_SQL.add("entries that may have all words", _blocks_sql(3))
+_SQL.add("entries that have a word", _blocks_sql(1))
+_SQL.add("entries that have all words", _blocks_sql(3))
 
 
 class SearchIndex:
@@ -119,26 +116,29 @@ def _advance(transaction: Transaction) -> int:
     end = min((head.size if head else 0) // BLOCK, begin + _BLOCKS_AT_ONCE)
     if end <= begin:
         return 0
-    _insert_words(transaction, sorted(block_words(transaction, begin * BLOCK, end * BLOCK)))
+    store.advance_cursor(transaction, _STREAM, generation, str(end))
+    _insert_words(transaction, sorted(_words(transaction, begin * BLOCK, end * BLOCK)))
     spans = (begin * BLOCK // SPAN * SPAN, end * BLOCK // SPAN * SPAN)
     transaction.execute(_INSERT_SPANS.text(transaction.dialect), spans)
-    store.advance_cursor(transaction, _STREAM, generation, str(end))
     return (end - begin) * BLOCK
 
 
-def block_words(transaction: Transaction, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The hash of each word of the entries ``begin`` up to ``end``, and in which block it is."""
+def _words(transaction: Transaction, begin: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+    """The hash of each word, in which block it is, and where in that."""
     for n, block in itertools.groupby(_LEAVES.rows(transaction, (begin, end)), lambda row: row[0] // BLOCK):
-        texts = " ".join(text for _, leaf in block for text in _leaf_texts(leaf))
-        for word in set(_WORD.findall(texts.casefold())):
-            yield _hash(word), n
+        places: defaultdict[int, list[int]] = defaultdict(list)
+        for index, leaf in block:
+            for word in _leaf_words(leaf):
+                places[_hash(word)].append(index % BLOCK)
+        for hashed, found in places.items():
+            yield hashed, n, _pack(found)
 
 
-def _insert_words(transaction: Transaction, rows: Sequence[tuple[int, int]]) -> None:
+def _insert_words(transaction: Transaction, rows: Sequence[tuple[int, int, bytes]]) -> None:
     statement = _INSERT_WORDS.text(transaction.dialect)
     for start in range(0, len(rows), _ROWS_PER_STATEMENT):
         page = rows[start : start + _ROWS_PER_STATEMENT]
-        transaction.execute(statement + ", (?, ?)" * (len(page) - 1), [value for row in page for value in row])
+        transaction.execute(statement + ", (?, ?, ?)" * (len(page) - 1), [value for row in page for value in row])
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -151,30 +151,43 @@ def covered(transaction: Transaction) -> int:
 
 def spans_in(transaction: Transaction, since_ms: int, until_ms: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """Ranges of the indexes ``begin`` up to ``end`` outside of which no entry is of that time, the newest first."""
-    known = min(end, covered(transaction) // SPAN * SPAN)
-    if max(begin, known) < end:
-        yield max(begin, known), end
+    known = max(begin, min(end, covered(transaction) // SPAN * SPAN))
+    if known < end:
+        yield known, end
     bounds = (since_ms, until_ms, begin // SPAN, -(-known // SPAN))
     for first, last in _SPANS.rows(transaction, bounds):
         yield max(begin, first * SPAN), min(known, (last + 1) * SPAN)
 
 
-def word_blocks(transaction: Transaction, words: Sequence[str], begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Ranges of the indexes ``begin`` up to ``end`` outside of which no entry has all ``words``, the newest first."""
-    known = min(end, covered(transaction))
-    for stop in range(end, max(begin, known), -BLOCK):
-        yield max(begin, known, stop - BLOCK), stop
-    hashes = [_hash(word) for word in words]
-    stop = -(-known // BLOCK)
+def word_places(transaction: Transaction, words: Sequence[str], begin: int, end: int) -> Iterator[list[int]]:
+    """The covered indexes from ``begin`` up to ``end`` that have all ``words``, the newest first, some at a time."""
+    hashes, stop, most = [_hash(word) for word in words], -(-end // BLOCK), _FIRST_BLOCKS
     while True:
-        bounds = (hashes[0], begin // BLOCK, stop, *hashes[1:], BLOCK)
-        transaction.execute(_blocks_sql(len(words)), bounds)
+        transaction.execute(_blocks_sql(len(words)), (*hashes, begin // BLOCK, stop, most))
         blocks = transaction.fetchall()
-        for (n,) in blocks:
-            yield max(begin, n * BLOCK), min(known, (n + 1) * BLOCK)
-        if len(blocks) < BLOCK:
+        found = [n * BLOCK + place for n, *places in blocks for place in _common(places)]
+        yield [index for index in found if begin <= index < end]
+        if len(blocks) < most:
             return
-        stop = blocks[-1][0]
+        stop, most = blocks[-1][0], min(2 * most, _MOST_BLOCKS)
+
+
+def _common(packed: Iterable[bytes]) -> list[int]:
+    """The places that stand in each of ``packed``, the highest first."""
+    return sorted(set.intersection(*(set(_unpack(places)) for places in packed)), reverse=True)
+
+
+def _pack(places: Sequence[int]) -> bytes:
+    if len(places) < _BITMAP_BYTES:
+        return bytes(places)
+    return sum(1 << place for place in set(places)).to_bytes(_BITMAP_BYTES)
+
+
+def _unpack(packed: bytes) -> Iterable[int]:
+    if len(packed) < _BITMAP_BYTES:
+        return packed
+    bits = int.from_bytes(packed)
+    return [place for place in range(BLOCK) if bits >> place & 1]
 
 
 # --------------------------------------------------------------------------------------------------------------- words
@@ -187,11 +200,11 @@ def words_of(text: str) -> list[str]:
 
 def has_words(leaf: bytes, words: Iterable[str]) -> bool:
     """Whether a leaf has all of ``words``."""
-    return set(words) <= set(words_of(" ".join(_leaf_texts(leaf))))
+    return _leaf_words(leaf).issuperset(words)
 
 
-def _leaf_texts(leaf: bytes) -> list[str]:
-    """What is searched by text; of the details all texts, but not the names of their parts."""
+def _leaf_words(leaf: bytes) -> set[str]:
+    """The words of what is searched by text; of the details all texts, but not the names of their parts."""
     document = json.loads(leaf.decode())
     texts = [document[name] for name in TEXT_FIELDS if name in document]
     left = [document["details"]]
@@ -203,7 +216,7 @@ def _leaf_texts(leaf: bytes) -> list[str]:
             left += value.values()
         elif isinstance(value, list):
             left += value
-    return texts
+    return set(_WORD.findall(" ".join(texts).casefold()))
 
 
 def _hash(word: str) -> int:

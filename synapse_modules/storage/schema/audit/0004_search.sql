@@ -9,11 +9,15 @@ CREATE TABLE governance_audit_spans (
     to_ms BIGINT NOT NULL
 );
 
--- Which of 256 neighbouring entries have a word in what is no personal field: the first 8 bytes of the word's SHA-256.
+-- Which of 256 neighbouring entries have a word in what is no personal field. All of a row is in its key, so that a search
+-- reads nothing else.
 CREATE TABLE governance_audit_words (
+    -- The first 8 bytes of the word's SHA-256.
     word BIGINT NOT NULL,
     n BIGINT NOT NULL,
-    PRIMARY KEY (word, n)
+    -- Which of the 256: one byte for each, or one bit for each where that is shorter.
+    places $BYTES NOT NULL,
+    PRIMARY KEY (word, n, places)
 );
 
 -- By spans instead.
