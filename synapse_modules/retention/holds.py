@@ -38,7 +38,7 @@ TRIGGERS: Mapping[str, frozenset[str]] = {
         f"governance_hold_{name}"
         for name in (
             "events_refuse", "json_refuse", "events_copy", "json_copy", "json_rewrite", "events_identity",
-            "json_identity",
+            "json_identity", "events_replace", "json_replace", "events_replace_moved", "json_replace_moved",
         )
     ),
     Dialect.POSTGRES: frozenset(

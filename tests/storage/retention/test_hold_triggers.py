@@ -265,6 +265,87 @@ def test_sqlites_conflict_clauses_do_not_replace_a_copy(database: Database, engi
     assert [row[3] for row in copies(database)] == [original("$held0", "@ada:x")]
 
 
+EVENTS = "stream_ordering, topological_ordering, depth, event_id, type, room_id, processed, outlier, sender"
+JSON = "event_id, room_id, internal_metadata, json"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"INSERT OR REPLACE INTO event_json ({JSON}) VALUES ('$held0', '!held:x', '{{}}', '{{}}')",
+        f"REPLACE INTO event_json ({JSON}) VALUES ('$held0', '!free:x', '{{}}', '{{}}')",
+        f"INSERT OR REPLACE INTO event_json (rowid, {JSON}) VALUES (1, '$new', '!free:x', '{{}}', '{{}}')",
+        f"INSERT OR REPLACE INTO events ({EVENTS}) VALUES (99, 1, 1, '$held0', 'm', '!free:x', 1, 0, '@bob:x')",
+        f"INSERT OR REPLACE INTO events ({EVENTS}) VALUES (1, 1, 1, '$new', 'm', '!free:x', 1, 0, '@bob:x')",
+        f"INSERT INTO event_json ({JSON}) VALUES ('$held0', '!held:x', '', '') ON CONFLICT DO NOTHING",
+        "UPDATE OR REPLACE events SET event_id = '$held0' WHERE event_id = '$free1'",
+        "UPDATE OR REPLACE events SET stream_ordering = 1 WHERE event_id = '$free1'",
+        "UPDATE OR REPLACE events SET oid = 1 WHERE event_id = '$free1'",
+        "UPDATE OR REPLACE event_json SET event_id = '$held0' WHERE event_id = '$free1'",
+        "UPDATE OR REPLACE event_json SET rowid = 1 WHERE event_id = '$free1'",
+    ],
+)
+@pytest.mark.parametrize(("kind", "subject"), [("room", HELD), ("user", "@ada:x")])
+@pytest.mark.parametrize("engine", [Dialect.SQLITE], ids=str)
+def test_sqlites_replace_takes_nothing_that_is_under_hold_away(
+    database: Database, statement: str, kind: str, subject: str
+) -> None:
+    hold(database, kind, subject)
+    before = evidence(database, HELD), evidence(database, FREE)
+    with pytest.raises(Exception, match="legal hold: an event under hold is never replaced"):
+        execute(database, statement)
+    assert (evidence(database, HELD), evidence(database, FREE)) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"INSERT OR REPLACE INTO event_json ({JSON}) VALUES ('$free1', '!free:x', '{{}}', '{{}}')",
+        f"INSERT OR REPLACE INTO events ({EVENTS}) VALUES (6, 1, 1, '$free1', 'm', '!free:x', 1, 0, '@bob:x')",
+        f"INSERT INTO event_json ({JSON}) VALUES ('$new', '!held:x', '{{}}', '{{}}')",
+        f"INSERT INTO events ({EVENTS}) VALUES (-1, 1, 1, '$new', 'm', '!held:x', 1, 0, '@ada:x')",
+        "UPDATE events SET stream_ordering = 99 WHERE event_id = '$held0'",
+    ],
+)
+@pytest.mark.parametrize("engine", [Dialect.SQLITE], ids=str)
+def test_what_takes_nothing_away_is_let_pass(database: Database, statement: str) -> None:
+    hold(database, "room", HELD)
+    hold(database, "user", "@ada:x", "h2")
+    assert execute(database, statement) == 1
+
+
+HOLD = "hold_id, kind, subject, case_id, owner, reason, created_ms"
+COPY = "event_id, room_id, cause, copied_ms"
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        (f"REPLACE INTO governance_holds ({HOLD}) VALUES ('h1', 'room', '!no', '', '', '', 1)", "a hold is never"),
+        (
+            f"REPLACE INTO governance_holds (rowid, {HOLD}) VALUES (1, 'h3', 'room', '!a', '', '', '', 1)",
+            "a hold is never",
+        ),
+        ("UPDATE OR REPLACE governance_holds SET rowid = 1 WHERE hold_id = 'h2'", "a hold is never"),
+        (f"REPLACE INTO governance_held_events ({COPY}) VALUES ('$held0', '!no', 'deleted', 1)", "a copy is never"),
+        (
+            f"REPLACE INTO governance_held_events (rowid, {COPY}) VALUES (1, '$o', '!no', 'deleted', 1)",
+            "a copy is never",
+        ),
+        ("UPDATE OR REPLACE governance_held_events SET rowid = 1", "a copy is never"),
+    ],
+)
+@pytest.mark.parametrize("engine", [Dialect.SQLITE], ids=str)
+def test_sqlites_replace_moves_no_hold_and_forges_no_copy(database: Database, statement: str, words: str) -> None:
+    hold(database, "room", HELD)
+    hold(database, "room", FREE, "h2")
+    execute(database, "UPDATE event_json SET json = '{}' WHERE event_id = '$held0'")
+    before = copies(database), query(database, "SELECT * FROM governance_holds ORDER BY hold_id")
+    with pytest.raises(Exception, match=words):
+        execute(database, statement)
+    assert (copies(database), query(database, "SELECT * FROM governance_holds ORDER BY hold_id")) == before
+
+
 def test_emptying_the_tables_is_refused(database: Database, engine: Dialect) -> None:
     command = "TRUNCATE {} CASCADE" if engine is Dialect.POSTGRES else "DELETE FROM {}"
     hold(database, "room", HELD)

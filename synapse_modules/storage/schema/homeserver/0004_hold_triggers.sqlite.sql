@@ -1,6 +1,7 @@
 -- Legal hold, in force below every caller. A room under hold refuses deletion; an event of a person under hold is copied
--- before it is deleted; an event under either is copied before its content is rewritten. Copies never overwrite one
--- another: NOT EXISTS instead of OR IGNORE, because an outer OR REPLACE would take precedence over the latter.
+-- before it is deleted; an event under either is copied before its content is rewritten, and never replaced by another.
+-- Copies never overwrite one another: NOT EXISTS instead of OR IGNORE, because an outer OR REPLACE would take precedence
+-- over the latter.
 
 CREATE TRIGGER governance_hold_events_refuse BEFORE DELETE ON events
 WHEN EXISTS (SELECT 1 FROM governance_holds WHERE released_ms IS NULL AND kind = 'room' AND subject = OLD.room_id)
@@ -102,6 +103,73 @@ BEGIN
     SELECT RAISE(ABORT, 'legal hold: whose and where an event under hold is cannot be changed');
 END;
 
+-- REPLACE, on insertion or on update, takes away the row that is in its way, by any unique key or by its rowid, and fires no
+-- trigger of deletion. The first condition is all that an insertion costs where nothing is under hold; NEW.rowid is -1
+-- where the insertion leaves it to SQLite.
+CREATE TRIGGER governance_hold_events_replace BEFORE INSERT ON events
+WHEN
+    EXISTS (SELECT 1 FROM governance_holds WHERE released_ms IS NULL)
+    AND EXISTS (
+        SELECT 1 FROM events AS e
+        JOIN governance_holds AS h
+            ON
+                h.released_ms IS NULL
+                AND ((h.kind = 'room' AND h.subject = e.room_id) OR (h.kind = 'user' AND h.subject = e.sender))
+        WHERE e.event_id = NEW.event_id OR e.stream_ordering = NEW.stream_ordering
+    )
+BEGIN
+    SELECT RAISE(ABORT, 'legal hold: an event under hold is never replaced');
+END;
+
+CREATE TRIGGER governance_hold_json_replace BEFORE INSERT ON event_json
+WHEN
+    EXISTS (SELECT 1 FROM governance_holds WHERE released_ms IS NULL)
+    AND EXISTS (
+        SELECT 1 FROM event_json AS j
+        LEFT JOIN events AS e ON e.event_id = j.event_id
+        JOIN governance_holds AS h
+            ON
+                h.released_ms IS NULL
+                AND ((h.kind = 'room' AND h.subject = j.room_id) OR (h.kind = 'user' AND h.subject = e.sender))
+        WHERE j.event_id = NEW.event_id OR (j.rowid = NEW.rowid AND NEW.rowid <> -1)
+    )
+BEGIN
+    SELECT RAISE(ABORT, 'legal hold: an event under hold is never replaced');
+END;
+
+CREATE TRIGGER governance_hold_events_replace_moved BEFORE UPDATE ON events
+WHEN
+    (OLD.rowid IS NOT NEW.rowid OR OLD.event_id IS NOT NEW.event_id)
+    AND EXISTS (SELECT 1 FROM governance_holds WHERE released_ms IS NULL)
+    AND EXISTS (
+        SELECT 1 FROM events AS e
+        JOIN governance_holds AS h
+            ON
+                h.released_ms IS NULL
+                AND ((h.kind = 'room' AND h.subject = e.room_id) OR (h.kind = 'user' AND h.subject = e.sender))
+        WHERE (e.event_id = NEW.event_id OR e.rowid = NEW.rowid) AND e.rowid <> OLD.rowid
+    )
+BEGIN
+    SELECT RAISE(ABORT, 'legal hold: an event under hold is never replaced');
+END;
+
+CREATE TRIGGER governance_hold_json_replace_moved BEFORE UPDATE ON event_json
+WHEN
+    (OLD.rowid IS NOT NEW.rowid OR OLD.event_id IS NOT NEW.event_id)
+    AND EXISTS (SELECT 1 FROM governance_holds WHERE released_ms IS NULL)
+    AND EXISTS (
+        SELECT 1 FROM event_json AS j
+        LEFT JOIN events AS e ON e.event_id = j.event_id
+        JOIN governance_holds AS h
+            ON
+                h.released_ms IS NULL
+                AND ((h.kind = 'room' AND h.subject = j.room_id) OR (h.kind = 'user' AND h.subject = e.sender))
+        WHERE (j.event_id = NEW.event_id OR j.rowid = NEW.rowid) AND j.rowid <> OLD.rowid
+    )
+BEGIN
+    SELECT RAISE(ABORT, 'legal hold: an event under hold is never replaced');
+END;
+
 -- The evidence and the holds themselves.
 CREATE TRIGGER governance_hold_copies_keep BEFORE DELETE ON governance_held_events
 WHEN EXISTS (
@@ -118,6 +186,15 @@ BEGIN
     SELECT RAISE(ABORT, 'legal hold: a copy is never changed');
 END;
 
+CREATE TRIGGER governance_hold_copies_replace BEFORE INSERT ON governance_held_events
+WHEN EXISTS (
+    SELECT 1 FROM governance_held_events
+    WHERE event_id = NEW.event_id OR (rowid = NEW.rowid AND NEW.rowid <> -1)
+)
+BEGIN
+    SELECT RAISE(ABORT, 'legal hold: a copy is never replaced');
+END;
+
 CREATE TRIGGER governance_hold_keep BEFORE DELETE ON governance_holds
 BEGIN
     SELECT RAISE(ABORT, 'legal hold: a hold is released, never deleted');
@@ -127,6 +204,19 @@ CREATE TRIGGER governance_hold_frozen
 BEFORE UPDATE OF hold_id, kind, subject, case_id, owner, reason, created_ms ON governance_holds
 BEGIN
     SELECT RAISE(ABORT, 'legal hold: a hold is never changed but by its release');
+END;
+
+CREATE TRIGGER governance_hold_replace BEFORE INSERT ON governance_holds
+WHEN EXISTS (
+    SELECT 1 FROM governance_holds WHERE hold_id = NEW.hold_id OR (rowid = NEW.rowid AND NEW.rowid <> -1)
+)
+BEGIN
+    SELECT RAISE(ABORT, 'legal hold: a hold is never replaced');
+END;
+
+CREATE TRIGGER governance_hold_replace_moved BEFORE UPDATE ON governance_holds WHEN OLD.rowid IS NOT NEW.rowid
+BEGIN
+    SELECT RAISE(ABORT, 'legal hold: a hold is never replaced');
 END;
 
 CREATE TRIGGER governance_hold_released
