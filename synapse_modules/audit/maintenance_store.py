@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from synapse_modules.audit import store
 from synapse_modules.audit.erasure import Named
 from synapse_modules.audit.recorded_keys import key_hash
-from synapse_modules.audit.search_index import BLOCK, SPAN, block_words
+from synapse_modules.audit.search_index import BLOCK, SPAN, word_hashes
 from synapse_modules.storage.dialect import Dialect
 from synapse_modules.storage.statements import StatementHome
 
@@ -270,7 +270,7 @@ def remove(transaction: Transaction, begin: int, end: int) -> None:
 
 def _forget_words(transaction: Transaction, begin: int, end: int) -> None:
     """Delete what makes searches quick. Blocks of words and tiles have the same borders."""
-    words = sorted({word for word, _ in block_words(transaction, begin, end)})
+    words = sorted(word_hashes(store.leaves(transaction, begin, end)))
     statement = _DELETE_WORDS.text(transaction.dialect)
     for start in range(0, len(words), _WORDS_PER_STATEMENT):
         page = words[start : start + _WORDS_PER_STATEMENT]

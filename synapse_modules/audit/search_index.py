@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = ["BLOCK", "SPAN", "TEXT_FIELDS", "SearchIndex", "covered", "has_words", "spans_in", "word_places", "words_of"]
+__all__ = [
+    "BLOCK",
+    "SPAN",
+    "TEXT_FIELDS",
+    "SearchIndex",
+    "covered",
+    "has_words",
+    "spans_in",
+    "word_hashes",
+    "word_places",
+    "words_of",
+]
 
 BLOCK = 256
 """Entries that share a row for each of their words."""
@@ -196,6 +207,11 @@ def _unpack(packed: bytes) -> Iterable[int]:
 def words_of(text: str) -> list[str]:
     """The words of ``text``, each once: letters, digits and low lines, whatever their case."""
     return list(dict.fromkeys(_WORD.findall(text.casefold())))
+
+
+def word_hashes(leaves: Iterable[bytes]) -> set[int]:
+    """By what the words of ``leaves`` are kept; pruning takes them out."""
+    return {_hash(word) for leaf in leaves for word in _leaf_words(leaf)}
 
 
 def has_words(leaf: bytes, words: Iterable[str]) -> bool:
