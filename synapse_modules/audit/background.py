@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from synapse_modules.audit import metrics
 from synapse_modules.audit.discontinuity import RolledBack
 from synapse_modules.audit.problems import DAMAGE, report_problem
+from synapse_modules.audit.search_index import SearchIndex
 from synapse_modules.audit.sequencer import LogDamaged, WrongKey
 from synapse_modules.audit.writers import count_unordered
 from synapse_modules.core.errors import GovernanceError
@@ -75,6 +76,7 @@ class Background:
         self._sequencer = steps.sequencer
         self._watch = steps.watch
         self._keeper = steps.keeper
+        self._index = SearchIndex(log)
         self._interval_ms = interval_ms
         self._thread = homeserver.threads("governance-audit-order", 1)
         self._pause: Handoff | None = None
@@ -130,6 +132,7 @@ class Background:
             ("events", lambda: self._follow(positions)),
             ("outbox", self._drain.run_cycle),
             ("sequencer", self._order),
+            ("search index", self._index.run_cycle),
             ("watch", self._look),
         )
         found = [self._attempt(source, step) for source, step in steps]
