@@ -10,7 +10,7 @@ BIN := .venv/bin
 OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help run clean-run smoke lint type unit storage module module-oldest e2e test bench-overhead lock matrix \
+.PHONY: help run clean-run smoke lint type unit storage module module-oldest e2e test bench-overhead bench-requests lock matrix \
 	docs docs-check clean venv venv-demo venv-oldest
 
 help: ## this list
@@ -56,6 +56,9 @@ test: venv ## everything that must pass; ALLOW_SKIP=layer,layer leaves layers ou
 
 bench-overhead: venv ## the same load on stock Synapse and with all three modules
 	@exec $(BIN)/python -m tests.bench.overhead
+
+bench-requests: venv ## what hearing Synapse's request log costs for each request
+	@exec $(BIN)/python -m tests.bench.requests
 
 matrix: ## unit and module tests on the newest and the oldest Synapse, for each of PYTHONS
 	@set -e; for python in $(PYTHONS); do \
