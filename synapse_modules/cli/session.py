@@ -106,11 +106,25 @@ def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """Facts for people, a line for each; those that belong together below one another."""
     for name, value in facts.items():
         label = indent + name.removesuffix("_ms").replace("_", " ")
-        if value and isinstance(value, dict):
+        if name == "processes":
+            yield label
+            yield from (f"{indent}  {_process(each)}" for each in value)
+        elif value and isinstance(value, dict):
             yield label
             yield from _lines(value, indent + "  ")
         else:
             yield f"{label:<17}{moment(value) if name.endswith('_ms') else _words(value)}"
+
+
+def _process(found: Mapping[str, Any]) -> str:
+    """A process of the homeserver: what it runs, when it last showed itself, and what is wrong with it."""
+    state = "records" if found["recording"] else "does not record"
+    parts = [f"{found['process']:<15}{state}", f"last seen {moment(found['seen_ms'])}"]
+    if found["product_version"]:
+        parts.append(f"version {found['product_version']}")
+    if found["modules"]:
+        parts.append(" ".join(found["modules"]))
+    return ", ".join([*parts, *([f"PROBLEM: {found['problem']}"] if found["problem"] else [])])
 
 
 def _words(value: object) -> str:

@@ -378,7 +378,8 @@ def _grow(_api: ModuleApi, count: int) -> None:
 
 def test_the_routes_are_in_the_openapi_document(deployment: Deployment) -> None:
     paths = deployment.client().governance("GET", "openapi.json").expect()["paths"]
-    assert set(paths) == {"/audit/entries", "/audit/status", "/audit/checkpoint", "/audit/export"}
+    tiles = {"/audit/log/checkpoint", "/audit/log/tile/entries/{index}", "/audit/log/tile/{level}/{index}"}
+    assert set(paths) == {"/audit/entries", "/audit/status", "/audit/checkpoint", "/audit/export"} | tiles
     assert json.dumps(paths["/audit/export"]["post"]["x-permission"]) == '"audit.export"'
 
 

@@ -156,6 +156,14 @@ def test_a_cycle_that_finds_nothing_new_writes_nothing(follower: Follower, table
     assert rows(log, "SELECT COUNT(*) FROM governance_audit_cursors") == before
 
 
+def test_it_tells_how_far_it_is_behind_each_writer(follower: Follower, tables: EventTables) -> None:
+    tables.add(11)
+    positions = {**BEGIN, "master": 11}
+    follower.run_cycle(positions)
+    assert follower.behind(positions) == dict.fromkeys(BEGIN, 0)
+    assert follower.behind({**positions, "master": 30}) == {**dict.fromkeys(BEGIN, 0), "master": 19}
+
+
 def test_many_events_are_copied_page_by_page(follower: Follower, tables: EventTables, log: Database) -> None:
     tables.add_many(range(11, 1211))
     assert [follower.run_cycle({"master": 1210}) for _ in range(4)] == [500, 500, 200, 0]

@@ -41,6 +41,7 @@ class Watched:
         self.fails = False
         self._written: dict[str, int] = {}
         self._expected = expected
+        self._sequencer = sequencer_of(log, self.clock)
         self.watch = self._new_watch()
 
     def _new_watch(self) -> Watch:
@@ -69,11 +70,17 @@ class Watched:
         """Let time pass and take a turn; what is wrong then."""
         self.time.seconds += seconds
         self.clock.ms += int(seconds * 1000)
-        sequencer = sequencer_of(self.log, self.clock)
-        while sequencer.run_cycle():
+        while self._sequencer.run_cycle():
             pass
-        self.watch.run_cycle(sequencer.gaps)
+        self.watch.run_cycle(self._sequencer.gaps)
         return {source: text for source, text in self.watch.problems().items() if text is not None}
+
+    def a_minute(self) -> dict[str, str]:
+        """Let a minute pass in which only the main process shows itself; what is wrong then."""
+        for _ in range(60):
+            self.beat("main")
+            self.turn()
+        return self.turn(0)
 
     def recorded(self, action: Action) -> list[dict[str, Any]]:
         """The details of all records of ``action``."""
@@ -103,9 +110,7 @@ class Watched:
 
 def test_a_worker_without_the_module_is_a_problem_and_one_record(log: Database) -> None:
     watched = Watched(log, "main", "worker1")
-    for _ in range(60):
-        watched.beat("main")
-        problems = watched.turn()
+    problems = watched.a_minute()
     assert list(problems) == ["process worker1"]
     assert "is AuditModule missing there" in problems["process worker1"]
     assert watched.recorded(Action.AUDIT_GAP) == [{"process": "worker1"}]
@@ -114,10 +119,7 @@ def test_a_worker_without_the_module_is_a_problem_and_one_record(log: Database) 
 def test_a_worker_that_falls_silent_is_noticed_and_so_is_its_return(log: Database) -> None:
     watched = Watched(log, "main")
     watched.beat("worker7")
-    for _ in range(56):
-        watched.beat("main")
-        problems = watched.turn()
-    assert list(problems) == ["process worker7"]
+    assert list(watched.a_minute()) == ["process worker7"]
     watched.beat("worker7")
     assert watched.turn() == {}
     assert [gap["process"] for gap in watched.recorded(Action.AUDIT_GAP)] == ["worker7"]
@@ -127,10 +129,7 @@ def test_a_silence_has_one_record_even_when_another_process_takes_over_the_watch
     watched = Watched(log, "main")
     watched.beat("worker7")
     for _ in range(2):
-        for _ in range(60):
-            watched.beat("main")
-            problems = watched.turn()
-        assert list(problems) == ["process worker7"], "the log remembers who was there"
+        assert list(watched.a_minute()) == ["process worker7"], "the log remembers who was there"
         watched.restart()
     assert len(watched.recorded(Action.AUDIT_GAP)) == 1
 
@@ -168,9 +167,7 @@ def test_a_problem_that_an_earlier_watch_left_open_ends(log: Database) -> None:
 def test_a_record_that_cannot_be_made_is_made_later(log: Database, how: str) -> None:
     watched = Watched(log, "main", "worker1")
     setattr(watched, how, True)
-    for _ in range(60):
-        watched.beat("main")
-        watched.turn()
+    watched.a_minute()
     assert watched.recorded(Action.AUDIT_GAP) == []
     setattr(watched, how, False)
     watched.turn()

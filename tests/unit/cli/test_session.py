@@ -42,7 +42,30 @@ class Homeserver:
         answers: dict[str, Any] = {
             "/_matrix/client/versions": {"versions": ["v1.1", "v1.15"]},
             "/_matrix/client/v3/account/whoami": {"user_id": "@alice:x"},
-            "/audit/status": {"size": 7, "checkpoint_ms": 0, "problems": {}, "damage": None},
+            "/audit/status": {
+                "size": 7,
+                "checkpoint_ms": 0,
+                "problems": {},
+                "damage": None,
+                "processes": [
+                    {
+                        "process": "main",
+                        "recording": True,
+                        "seen_ms": 0,
+                        "product_version": "1.0",
+                        "modules": ["AuditModule", "RbacModule"],
+                        "problem": None,
+                    },
+                    {
+                        "process": "worker1",
+                        "recording": False,
+                        "seen_ms": None,
+                        "product_version": None,
+                        "modules": [],
+                        "problem": "it is configured and records nothing",
+                    },
+                ],
+            },
         }
         if self.features:
             answers["/openapi.json"] = {"paths": {f"/{each}/a": {} for each in self.features}}
@@ -140,6 +163,15 @@ def test_a_login_that_the_server_has_forgotten_can_be_forgotten_too(
 
 
 # --------------------------------------------------------------------------------------------------------- status
+
+
+@pytest.mark.usefixtures("homeserver")
+def test_the_status_tells_of_every_process_whether_it_records_and_what_it_runs(govctl: Govctl) -> None:
+    main, worker = govctl("status", *ELSEWHERE).stdout.partition("processes\n")[2].splitlines()
+    assert main.split()[:4] == ["main", "records,", "last", "seen"]
+    assert main.endswith("version 1.0, AuditModule RbacModule")
+    assert worker.split()[:4] == ["worker1", "does", "not", "record,"]
+    assert worker.endswith("PROBLEM: it is configured and records nothing")
 
 
 @pytest.mark.usefixtures("homeserver")
