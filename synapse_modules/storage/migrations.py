@@ -3,13 +3,17 @@
 Files are ``schema/<part>/NNNN_<name>.sql``; where the dialects differ, ``NNNN_<name>.sqlite.sql`` and
 ``NNNN_<name>.postgres.sql`` stand in for it. A part is a database: ``homeserver`` (Synapse's own, where our tables
 stand beside Synapse's) and ``audit``. A migration that has been released is never edited: its checksum is in the
-ledger.
+ledger, and covers the texts for both dialects.
+
+The ledger says what was done to one database, so each dialect has its own: Synapse's way from SQLite to PostgreSQL
+copies every table that is in both, and would write over it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import sqlite3
 from dataclasses import dataclass
 from importlib import resources
@@ -19,20 +23,33 @@ from synapse_modules.core.errors import GovernanceError
 from synapse_modules.storage.dialect import Dialect, render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from synapse_modules.core.clock import Clock
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = ["PARTS", "Migration", "SchemaMismatch", "available", "has_table", "migrate", "pending", "require_current"]
+__all__ = [
+    "LEDGERS",
+    "PARTS",
+    "Migration",
+    "SchemaMismatch",
+    "available",
+    "has_table",
+    "migrate",
+    "pending",
+    "require_current",
+]
 
 PARTS = ("homeserver", "audit")
+LEDGERS: Mapping[str, str] = {Dialect.SQLITE: "governance_schema_sqlite", Dialect.POSTGRES: "governance_schema"}
+"""By dialect, the table that says what was applied."""
+
 SCHEMA = resources.files("synapse_modules.storage") / "schema"
 _LOCK_KEY = 0x676F7665726E  # "govern": the advisory lock under which one process migrates
 
 _LEDGER = """
-CREATE TABLE IF NOT EXISTS governance_schema (
+CREATE TABLE IF NOT EXISTS {ledger} (
     part TEXT NOT NULL,
     version BIGINT NOT NULL,
     name TEXT NOT NULL,
@@ -53,18 +70,14 @@ class Migration:
 
     Attributes:
         part: the database it belongs to. version: its number, from 1, without gaps. name: what it does.
-        sql: the rendered script. checksum: hexadecimal SHA-256 of ``sql``.
+        sql: the script for one dialect. checksum: hexadecimal SHA-256 of the released texts, the same for both.
     """
 
     part: str
     version: int
     name: str
     sql: str
-
-    @property
-    def checksum(self) -> str:
-        """Identity of the released text."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
+    checksum: str
 
 
 def available(part: str, dialect: Dialect) -> list[Migration]:
@@ -73,14 +86,12 @@ def available(part: str, dialect: Dialect) -> list[Migration]:
     Raises:
         SchemaMismatch: their numbers are not 1, 2, 3 and so on: this installation is damaged.
     """
-    other = Dialect.POSTGRES if dialect is Dialect.SQLITE else Dialect.SQLITE
     found = []
-    for file in (SCHEMA / part).iterdir():
-        if not file.name.endswith(".sql") or file.name.endswith(f".{other}.sql"):
-            continue
-        number, _, name = file.name.removesuffix(".sql").removesuffix(f".{dialect}").partition("_")
-        found.append(Migration(part, int(number), name, render(file.read_text(encoding="utf-8"), dialect)))
-    found.sort(key=lambda migration: migration.version)
+    for name, texts in sorted(_released(part).items()):
+        number, _, what = name.partition("_")
+        text = texts.get(dialect) or texts.get(None)
+        if text is not None:
+            found.append(Migration(part, int(number), what, render(text, dialect), _checksum(texts)))
     numbers = [migration.version for migration in found]
     if numbers != list(range(1, len(found) + 1)):
         raise SchemaMismatch(
@@ -88,6 +99,23 @@ def available(part: str, dialect: Dialect) -> list[Migration]:
             advice="Install the release again",
         )
     return found
+
+
+def _released(part: str) -> dict[str, dict[Dialect | None, str]]:
+    """The texts of each migration, by its number and name and by the dialect that it is for; None is for both."""
+    found: dict[str, dict[Dialect | None, str]] = {}
+    for file in (SCHEMA / part).iterdir():
+        name, _, suffix = file.name.removesuffix(".sql").partition(".")
+        if file.name.endswith(".sql"):
+            dialect = Dialect(suffix) if suffix else None
+            found.setdefault(name, {})[dialect] = file.read_text(encoding="utf-8")
+    return found
+
+
+def _checksum(texts: Mapping[Dialect | None, str]) -> str:
+    """Identity of what was released, before anything in it was rendered."""
+    named = sorted((dialect or "", text) for dialect, text in texts.items())
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def pending(database: Database, part: str) -> list[Migration]:
@@ -135,7 +163,7 @@ def migrate(database: Database, part: str, clock: Clock) -> list[Migration]:
 
     def work(transaction: Transaction) -> list[Migration]:
         _lock(transaction)
-        transaction.execute(_LEDGER)
+        transaction.execute(_LEDGER.format(ledger=LEDGERS[transaction.dialect]))
         missing = _pending_in(transaction, part)
         for migration in missing:
             _apply(transaction, migration, clock.now_ms())
@@ -154,8 +182,9 @@ def _lock(transaction: Transaction) -> None:
 def _apply(transaction: Transaction, migration: Migration, now_ms: int) -> None:
     for statement in _statements(migration.sql, transaction.dialect):
         transaction.execute(statement)
+    ledger = LEDGERS[transaction.dialect]
     transaction.execute(
-        "INSERT INTO governance_schema (part, version, name, checksum, applied_ms) VALUES (?, ?, ?, ?, ?)",
+        f"INSERT INTO {ledger} (part, version, name, checksum, applied_ms) VALUES (?, ?, ?, ?, ?)",
         (migration.part, migration.version, migration.name, migration.checksum, now_ms),
     )
 
@@ -183,9 +212,10 @@ def _pending_in(transaction: Transaction, part: str) -> list[Migration]:
 
 
 def _applied(transaction: Transaction, part: str) -> dict[int, str]:
-    if not _has_table(transaction, "governance_schema"):
+    ledger = LEDGERS[transaction.dialect]
+    if not _has_table(transaction, ledger):
         return {}
-    transaction.execute("SELECT version, checksum FROM governance_schema WHERE part = ?", (part,))
+    transaction.execute(f"SELECT version, checksum FROM {ledger} WHERE part = ?", (part,))
     return dict(transaction.fetchall())
 
 

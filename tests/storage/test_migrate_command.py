@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
-from synapse_modules.audit.config import log_location
 
+from synapse_modules.audit.config import log_location
 from synapse_modules.cli.homeserver_yaml import read_homeserver_yaml
 from synapse_modules.cli.migrate import migrate
 from synapse_modules.storage import migrations
@@ -88,7 +88,7 @@ def test_a_check_shows_what_is_pending_and_changes_nothing(
         result = _run("-c", settings, "--check")
         assert (result.exit_code, result.stderr) == (1, "")
         assert [line for line in result.stdout.splitlines() if line.startswith("  ")] == _lines("pending", log)
-    assert not migrations.has_table(synapse_database, "governance_schema")
+    assert not migrations.has_table(synapse_database, migrations.LEDGERS[synapse_database.dialect])
     if log.location.dialect is Dialect.SQLITE:
         assert not Path(log.location.arguments["database"]).exists()
 
@@ -119,8 +119,10 @@ def test_without_the_audit_module_there_is_no_log_to_migrate(tmp_path: Path, syn
 def test_a_newer_schema_is_one_clear_line_and_left_alone(settings: Path, synapse_database: Database) -> None:
     _run("-c", settings)
 
+    ledger = migrations.LEDGERS[synapse_database.dialect]
+
     def pretend(transaction: Transaction) -> None:
-        transaction.execute("UPDATE governance_schema SET version = 9999 WHERE part = 'homeserver' AND version = 1")
+        transaction.execute(f"UPDATE {ledger} SET version = 9999 WHERE part = 'homeserver' AND version = 1")
 
     synapse_database.run(pretend)
     for arguments in ([], ["--check"]):
@@ -138,7 +140,7 @@ def test_a_database_that_synapse_never_saw_is_refused_and_left_alone(tmp_path: P
     assert result.exit_code == 1
     assert f"{empty_database.location}: Synapse has no tables there" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert not migrations.has_table(empty_database, "governance_schema")
+    assert not migrations.has_table(empty_database, migrations.LEDGERS[empty_database.dialect])
 
 
 def test_a_role_that_may_not_create_tables_is_one_clear_line(tmp_path: Path, postgres: Postgres) -> None:

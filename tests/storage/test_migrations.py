@@ -12,7 +12,7 @@ from synapse_modules.core.clock import SystemClock
 from synapse_modules.storage import migrations
 from synapse_modules.storage.database import Database
 from synapse_modules.storage.dialect import Dialect
-from synapse_modules.storage.migrations import SchemaMismatch, available, migrate, pending, require_current
+from synapse_modules.storage.migrations import LEDGERS, SchemaMismatch, available, migrate, pending, require_current
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,10 @@ def _rows(database: Database, sql: str) -> Rows:
     return database.run(read)
 
 
+def _ledger(database: Database) -> str:
+    return LEDGERS[database.dialect]
+
+
 def _names(found: list[Any]) -> list[str]:
     return [migration.name for migration in found]
 
@@ -50,16 +54,16 @@ def test_migrations_are_applied_in_order_and_written_into_the_ledger(empty_datab
     (schema / "0002_cake.sql").write_text(CAKE)
     assert _names(migrate(empty_database, PART, SystemClock())) == ["tea", "cake"]
     assert _rows(empty_database, "SELECT name FROM governance_cake") == [("5 % ; sponge?",)]
-    ledger = _rows(empty_database, "SELECT part, version, name FROM governance_schema ORDER BY version")
+    ledger = _rows(empty_database, f"SELECT part, version, name FROM {_ledger(empty_database)} ORDER BY version")
     assert ledger == [(PART, 1, "tea"), (PART, 2, "cake")]
 
 
 def test_migrating_again_changes_nothing(empty_database: Database, schema: Path) -> None:
     del schema
     migrate(empty_database, PART, SystemClock())
-    before = _rows(empty_database, "SELECT * FROM governance_schema")
+    before = _rows(empty_database, f"SELECT * FROM {_ledger(empty_database)}")
     assert migrate(empty_database, PART, SystemClock()) == []
-    assert _rows(empty_database, "SELECT * FROM governance_schema") == before
+    assert _rows(empty_database, f"SELECT * FROM {_ledger(empty_database)}") == before
 
 
 def test_a_newer_release_applies_only_what_is_new(empty_database: Database, schema: Path) -> None:
@@ -137,6 +141,19 @@ def test_a_migration_that_was_edited_after_its_release_is_refused(
     arguments = (empty_database, PART, SystemClock()) if act is migrate else (empty_database, PART)
     with pytest.raises(SchemaMismatch, match="migration 0001 of the homeserver schema was edited"):
         act(*arguments)
+
+
+def test_a_release_has_one_checksum_for_both_engines_which_covers_both_texts(schema: Path) -> None:
+    (schema / "0002_cake.sqlite.sql").write_text(CAKE)
+    (schema / "0002_cake.postgres.sql").write_text(CAKE + "-- for PostgreSQL\n")
+
+    def checksums(dialect: Dialect) -> list[str]:
+        return [migration.checksum for migration in available(PART, dialect)]
+
+    sqlite, postgres = map(checksums, Dialect)
+    assert sqlite == postgres
+    (schema / "0002_cake.postgres.sql").write_text(CAKE)
+    assert checksums(Dialect.SQLITE) == checksums(Dialect.POSTGRES) != sqlite
 
 
 def test_parts_do_not_know_of_one_another(empty_database: Database, schema: Path) -> None:

@@ -11,7 +11,7 @@ from scripts import write_docs
 from synapse_modules.core.clock import SystemClock
 from synapse_modules.storage.database import Database, DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
-from synapse_modules.storage.migrations import PARTS, available, migrate
+from synapse_modules.storage.migrations import LEDGERS, PARTS, available, migrate
 from tests.support.templates import copy_sqlite_template, postgres_template
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from synapse_modules.core.ports import Rows, Transaction
     from tests.support.postgres import Postgres
-
-LEDGER = "governance_schema"
 
 SQLITE_COLUMNS = """
     SELECT t.name, c.name, c."notnull" OR c.pk > 0, c.pk FROM sqlite_master t JOIN pragma_table_info(t.name) c
@@ -92,6 +90,8 @@ def _tables(database: Database) -> dict[str, list[Column]]:
     found: defaultdict[str, list[Column]] = defaultdict(list)
     for table, name, required, key in _rows(database, SQLITE_COLUMNS, POSTGRES_COLUMNS):
         found[table].append(Column(name, bool(required), int(key)))
+    ledger = [column.name for column in found.pop(LEDGERS[database.dialect])]
+    assert ledger == ["part", "version", "name", "checksum", "applied_ms"]
     return dict(found)
 
 
@@ -108,15 +108,20 @@ def test_both_engines_have_the_same_indexes(sqlite: Database, postgresql: Databa
 def test_the_tables_are_those_that_the_reference_describes(sqlite: Database) -> None:
     described = {name: columns for part in PARTS for name, (_, columns) in write_docs.tables(part).items()}
     found = {name: [column.name for column in columns] for name, columns in _tables(sqlite).items()}
-    assert found.pop(LEDGER) == ["part", "version", "name", "checksum", "applied_ms"]
     assert found == described
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_both_engines_have_the_same_migrations(part: str) -> None:
-    sqlite, postgres = ([(step.version, step.name) for step in available(part, dialect)] for dialect in Dialect)
+    sqlite, postgres = (
+        [(step.version, step.name, step.checksum) for step in available(part, dialect)] for dialect in Dialect
+    )
     assert sqlite
     assert sqlite == postgres
+
+
+def test_the_engines_ledgers_are_apart_so_that_porting_copies_neither() -> None:
+    assert len(set(LEDGERS.values())) == len(Dialect)
 
 
 def test_every_table_has_a_primary_key(sqlite: Database) -> None:
