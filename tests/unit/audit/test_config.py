@@ -90,6 +90,11 @@ def test_every_class_of_actions_can_be_set() -> None:
         ({"seal_interval_ms": 1001}, "config:seal_interval_ms: found 1001, expected less than or equal to 1000"),
         ({"ack_timeout_ms": 5000}, "config:ack_timeout_ms: found 5000, expected less than or equal to 4500"),
         ({"queue_capacity": 0}, "config:queue_capacity: found 0, expected greater than or equal to 1"),
+        (
+            {"maintenance_database": {"name": "sqlite3", "args": {"database": "x"}}},
+            "config:maintenance_database.name: found 'sqlite3', expected psycopg2",
+        ),
+        ({"prune_after_days": 0}, "config:prune_after_days: found 0, expected greater than or equal to 1"),
         ({"signing_key_path": ""}, "config:signing_key_path: found '', expected "),
         (
             {"on_unavailable": {"logins": "deny"}},
@@ -112,7 +117,8 @@ def test_a_mistake_is_named_with_its_path(document: dict[str, Any], message: str
 @pytest.mark.parametrize(
     "database", ["password=secret", {"name": "psycopg2", "args": "password=secret"}, {"password": "secret"}]
 )
-def test_a_password_in_the_wrong_place_is_not_shown(database: Any) -> None:
+@pytest.mark.parametrize("key", ["database", "maintenance_database"])
+def test_a_password_in_the_wrong_place_is_not_shown(key: str, database: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse(database=database)
+        parse(**{key: database})
     assert "secret" not in caught.value.sentence()
