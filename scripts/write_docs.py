@@ -60,11 +60,12 @@ MODULES: dict[str, type[FrozenModel]] = {
     "RetentionModule": RetentionConfig,
 }
 DOORS = {
-    Permission.LOGIN: "every login, once the credentials are right",
+    Permission.LOGIN: "every login, once the credentials are right, and every registration; not for what"
+    " administrators make, and not for sessions that exist",
     Permission.ROOM_CREATE: "every new room, and the new room of an upgrade",
     Permission.ROOM_INVITE: "every invitation, also those of a new room; not those of server administrators",
-    Permission.ROOM_JOIN: "every join of a local user; not those of server administrators",
-    Permission.MESSAGE_SEND: "every event of a local user that is not room state",
+    Permission.ROOM_JOIN: "every join of a local user; not those of server administrators, and not knocks",
+    Permission.MESSAGE_SEND: "every event that a local user creates here and that is no setting of the room",
 }
 """Where Synapse asks, for what is asked at Synapse's doors rather than at a route of ours."""
 

@@ -39,6 +39,7 @@ from synapse_modules.rbac.enforcement import SEAMS, PolicyAuthorizer, PolicyGuar
 from synapse_modules.rbac.rooms import RoomClassCache
 from synapse_modules.rbac.snapshot_source import SnapshotSource
 from synapse_modules.rbac.store import PolicyStore
+from synapse_modules.rbac.ways_in import warn_of_ways_in
 from synapse_modules.retention.api import retention_routes
 from synapse_modules.retention.holds import HoldStore
 from synapse_modules.retention.service import RetentionService
@@ -208,9 +209,11 @@ def load_rbac(runtime: Runtime, config: RbacConfig) -> None:
     runtime.policy.authorizer = PolicyAuthorizer(homeserver, source, rooms)
     runtime.policy.classes = source
     runtime.hub.add(PolicyGuard(homeserver, source, rooms, runtime.audit, wording), seams=SEAMS, order=_POLICY_ORDER)
+    runtime.hub.on_setting = rooms.changing
     runtime.router.add(rbac_routes(homeserver, store, source, rooms))
-    InitialPolicy(homeserver, store, source, config).start()
+    InitialPolicy(homeserver, store, source, config, runtime.own).start()
     source.start()
+    warn_of_ways_in(homeserver)
 
 
 def load_audit(runtime: Runtime, config: AuditConfig) -> None:
@@ -228,7 +231,8 @@ def load_audit(runtime: Runtime, config: AuditConfig) -> None:
     service = AuditService(homeserver, config, log, runtime.own, lambda: runtime.modules)
     runtime.audit.sink = service
     runtime.audit.lane = service
-    runtime.hub.add(LoginRecorder(homeserver, service), seams=frozenset({Seam.LOGIN}), order=_RECORDING_ORDER)
+    logins = frozenset({Seam.LOGIN, Seam.REGISTER})
+    runtime.hub.add(LoginRecorder(homeserver, service), seams=logins, order=_RECORDING_ORDER)
     runtime.router.add(audit_routes(homeserver, service))
     holds = HoldStore(homeserver.database, runtime.audit)  # in force without RetentionModule, too
     maintenance = Maintenance(homeserver, config, log, runtime.own, holds)

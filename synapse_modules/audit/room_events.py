@@ -10,8 +10,8 @@ Rules:
       join is a join, and a leave that somebody else has sent is a kick.
     - Power levels are compared with those they replace: one record for each user who got more or less, one for
       everything else that changed. At most 80 changes of each kind are recorded of one event; all are counted.
-    - Of settings with a closed list of values the former and the new value are recorded; of all other state that it was
-      set, and its type.
+    - Of settings with a closed list of values the former and the new value are recorded; of other settings that they
+      were set, and their type. State that is no setting (:mod:`synapse_modules.core.room_state`) is a message.
     - *Rejected* events (the rules of the room forbid them) and *soft-failed* ones (the state of the room forbade them
       when they came, or a spam checker did: no client sees them) are recorded as denied.
     - *Outliers*, of which this server knows neither the history nor the state, are nothing that happened here, and make
@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from synapse_modules.audit.power_levels import changed_defaults, changed_users
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.ports import AuditEvent
+from synapse_modules.core.room_state import is_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -188,7 +189,7 @@ def _deeds(event: RoomEvent, former: Mapping[str, Any] | None) -> list[_Deed]:
     row = event.row
     if row.type == "m.room.redaction":
         return [_Deed(Action.MESSAGE_REDACT, {"redacts": _event_id(row.redacts)}, row.redacted_sender)]
-    if row.state_key is None:
+    if row.state_key is None or not is_setting(row.type):
         return [_message(event)]
     return _STATE.get(row.type, _setting)(event, former)
 

@@ -17,12 +17,13 @@ from synapse_modules.audit.config import Reaction, log_origin, signing_key_path
 from synapse_modules.audit.follower import Follower
 from synapse_modules.audit.heartbeat import Heartbeat, Unrecorded
 from synapse_modules.audit.intake import Intake
-from synapse_modules.audit.key_file import generate_key, load_key
+from synapse_modules.audit.key_file import generate_key, load_key, mark_used, was_used
 from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
 from synapse_modules.audit.presence import Presence
 from synapse_modules.audit.problems import DAMAGE, open_problems
 from synapse_modules.audit.receipts import newest_receipts
 from synapse_modules.audit.record import Recorder
+from synapse_modules.audit.refusals import Refusals
 from synapse_modules.audit.request_notes import RequestNotes
 from synapse_modules.audit.sequencer import Sequencer
 from synapse_modules.audit.signs import newest_signs
@@ -31,7 +32,7 @@ from synapse_modules.audit.writers import count_unordered
 from synapse_modules.core.action_specs import SPECS
 from synapse_modules.core.actions import Action
 from synapse_modules.core.clock import new_id, system_random
-from synapse_modules.core.errors import InvalidInput, Unavailable
+from synapse_modules.core.errors import GovernanceError, InvalidInput, Unavailable
 from synapse_modules.core.ports import AuditEvent
 from synapse_modules.homeserver import internals
 from synapse_modules.homeserver.deadline import DeadlineExceeded, within
@@ -56,6 +57,7 @@ _FULL_QUEUE_STEP_MS = 20
 _CATCH_UP_S = 30.0
 _CATCH_UP_STEP_MS = 100
 _CLOSE_S = 5.0
+_SETTLE_EVERY_MS = 10_000
 _SILENT_AFTER = 1.8
 """Intervals without a sign after which a process is silent: a heartbeat may be late, and two must not be missed."""
 _SIGNS_IN_STATUS = 300
@@ -74,6 +76,7 @@ class AuditService:
 
     Raises:
         InvalidInput: the signing key cannot be had; in the process with background tasks alone, which needs it.
+        GovernanceError: the key has signed a log, and this one is empty.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class AuditService:
         self._intake = self._make_intake()
         self._modules = modules
         self._unrecorded = Unrecorded()
+        self._refusals = Refusals(self._record, homeserver)
         self._heartbeat = Heartbeat(
             homeserver, self.leave, self._intake, self._unrecorded, modules, config.heartbeat_interval_s * 1000
         )
@@ -107,6 +111,7 @@ class AuditService:
         """Record from now on; everything else begins when the reactor runs."""
         self._submit(self._about_this_process(Action.AUDIT_START))
         self._homeserver.start("governance_audit", self._run)
+        self._homeserver.every(_SETTLE_EVERY_MS, "governance_audit_refusals", self._refusals.settle)
         self._homeserver.before_shutdown(self._end)
 
     # ------------------------------------------------------------------ the sink
@@ -114,11 +119,19 @@ class AuditService:
     async def record(self, event: AuditEvent) -> None:
         """Return once ``event`` is durable, or where the operator lets its class pass unrecorded.
 
+        A refusal that repeats is counted: :class:`~synapse_modules.audit.refusals.Refusals`.
 
         Raises:
             Unavailable: it is not durable in time, or this process is stopping. It may be stored all the same.
             InvalidInput: no record can be made of it.
         """
+        if Refusals.takes(event):
+            await self._refusals.record(event)
+            self.notes.here().recorded.add(event.action)
+        else:
+            await self._record(event)
+
+    async def _record(self, event: AuditEvent) -> None:
         record = self._recorder.record(event, self._homeserver.now_ms())
         try:
             await self._store(record)
@@ -260,6 +273,8 @@ class AuditService:
         try:
             if self._background is not None:
                 self._background.stop()
+            for counted in self._refusals.drain():
+                self._submit(counted)
             last = self._recorder.record(self._about_this_process(Action.AUDIT_STOP), self._homeserver.now_ms())
             if not await self._homeserver.in_pool(self._threads, lambda: self._intake.close(last, _CLOSE_S)):
                 logger.error("the audit log could not be closed in good order: its last record is missing")
@@ -284,7 +299,7 @@ class AuditService:
     def _make_background(self, own: Database) -> Background:
         self._key = self._load_or_make_key()
         keeper = self._make_keeper(self._key.verifier)
-        sequencer = Sequencer(self._log, self._key, self._recorder, self._homeserver, keeper.may_sign)
+        sequencer = Sequencer(self._log, self._key, self._recorder, self._homeserver, self._marking(keeper.may_sign))
         drain = OutboxDrain(own, self._log)
         interval_ms = self._config.seal_interval_ms
         steps = Steps(self._follower, drain, sequencer, self._make_watch(), keeper)
@@ -309,11 +324,31 @@ class AuditService:
         server_name = self._homeserver.server_name
         return AnchorKeeper(self._log, key, anchors, server_name=server_name, clock=self._homeserver)
 
+    def _marking(self, may_sign: Callable[[], bool]) -> Callable[[], bool]:
+        """The same, and mark the key as used before it signs."""
+
+        def ask() -> bool:
+            if not may_sign():
+                return False
+            try:
+                mark_used(self._key_path)
+            except OSError as error:
+                logger.warning("no mark can be left beside %s: %s", self._key_path, error.strerror)
+            return True
+
+        return ask
+
     def _load_or_make_key(self) -> SigningKey:
-        """The log's key; a new one only for a log that was never signed."""
+        """The log's key; a new one only for a log that was never signed, and never one that has signed another."""
         signed_with = self._log.run(store.keys, read_only=True)
         if not signed_with and not os.path.lexists(self._key_path):
             return generate_key(self._key_path, self._origin, system_random)
+        if not signed_with and was_used(self._key_path):
+            raise GovernanceError(
+                f"this audit log is empty, but the key {self._key_path} has signed one before",
+                where=str(self._log.location),
+                advice="Bring the log here with `govctl audit port`, or point AuditModule's database to where it is",
+            )
         key = load_key(self._key_path, self._origin)
         if signed_with and str(key.verifier) != signed_with[-1]:
             raise InvalidInput(str(self._key_path), f"the key {key.verifier}", f"that of this log, {signed_with[-1]}")

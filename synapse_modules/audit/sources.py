@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from synapse_modules.audit.request_notes import RequestNotes
     from synapse_modules.core.ports import AuditSink
-    from synapse_modules.homeserver.callbacks import LoginAttempt, SentEvent
+    from synapse_modules.homeserver.callbacks import LoginAttempt, Registration, SentEvent
     from synapse_modules.homeserver.public import Homeserver
 
 __all__ = ["UNRECORDED", "EffectRecorder", "LoginRecorder"]
@@ -33,8 +33,8 @@ _REFUSAL = (
 
 
 class LoginRecorder:
-    """A :class:`~synapse_modules.homeserver.callbacks.Guard` at the login: records each one that everybody else has let
-    pass, before there is an access token; without a record no login.
+    """A :class:`~synapse_modules.homeserver.callbacks.Guard` at login and registration: records each one that everybody
+    else has let pass, before there is an access token; without a record no login.
 
     Stands behind the access policy, which records the logins that it refuses. A wrong password is seen by neither: the
     request log records it.
@@ -57,10 +57,29 @@ class LoginRecorder:
             device_id=attempt.device_id,
             details={"login_type": "m.login.sso"} if attempt.provider else {},
         )
+        return await self._refused_unless_recorded(event)
+
+    async def may_register(self, registration: Registration) -> Refusal | None:
+        """Refuses an account that cannot be recorded as a login: Synapse answers a registration with an access token,
+        unless the client wants none, which nobody is told.
+        """
+        if registration.provider is not None:
+            return None
+        client = internals.current_client()
+        event = AuditEvent(
+            Action.AUTH_LOGIN,
+            actor=registration.user_id,
+            address=None if client is None else client.address,
+            user_agent=None if client is None else client.user_agent or None,
+            details={"login_type": "registration"},
+        )
+        return await self._refused_unless_recorded(event)
+
+    async def _refused_unless_recorded(self, event: AuditEvent) -> Refusal | None:
         try:
             await self._audit.record(event)
         except Unavailable as error:
-            logger.warning("the login of %s is refused, for it cannot be recorded: %s", attempt.user_id, error)
+            logger.warning("the login of %s is refused, for it cannot be recorded: %s", event.actor, error)
             return Refusal(_REFUSAL, rule=UNRECORDED, permission="login")
         return None
 

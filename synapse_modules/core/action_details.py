@@ -122,6 +122,7 @@ DETAILS: Final[Mapping[str, Detail]] = {
         entries="how many entries of the log",
         records="how many records",
         unrecorded="how many actions could not be recorded in time",
+        repeated="for how many more the record stands: the same was refused so often since the record before",
         begin="the first index",
         end="the index after the last one",
         since_ms="the beginning, milliseconds since the epoch",

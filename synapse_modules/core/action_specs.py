@@ -144,9 +144,15 @@ _A, _C, _S = Action, ActionClass, Severity  # a long table is read more easily w
 
 SPECS: Final[Mapping[Action, ActionSpec]] = dict(
     (
-        _spec(_A.AUTH_LOGIN, _C.LOGIN, _S.LOW, "client rule reason", f"permission login_type {_REQUEST}"),
+        _spec(_A.AUTH_LOGIN, _C.LOGIN, _S.LOW, "client rule reason", f"permission repeated login_type {_REQUEST}"),
         _spec(_A.AUTH_LOGOUT, _C.LOGIN, _S.INFO, "client target", f"everywhere {_REQUEST}"),
-        _spec(_A.ACCESS_DENIED, _C.DENIAL, _S.LOW, "client target room rule reason case", "permission route method"),
+        _spec(
+            _A.ACCESS_DENIED,
+            _C.DENIAL,
+            _S.LOW,
+            "client target room rule reason case",
+            "permission repeated route method",
+        ),
         _spec(_A.USER_REGISTER, _C.ACCOUNT, _S.LOW, "client target", _REQUEST),
         _spec(_A.USER_DEACTIVATE, _C.ACCOUNT, _S.MEDIUM, "client target reason case", _REQUEST),
         _spec(_A.USER_ERASE, _C.ACCOUNT, _S.MEDIUM, "client target reason case", _REQUEST),

@@ -115,7 +115,7 @@ DESCRIPTIONS: dict[Action, str] = {
     Action.ROOM_POWER_LOWER: "somebody got less power in a room",
     Action.ROOM_POWER_DEFAULTS: "the power that a room asks for, or gives to everybody, was changed",
     Action.ROOM_SETTING_CHANGE: "a setting of a room was changed",
-    Action.MESSAGE_SEND: "a message or another event that is not room state was sent; never its content",
+    Action.MESSAGE_SEND: "a message or another event that is no setting of the room was sent; never its content",
     Action.MESSAGE_EDIT: "a message was replaced by its sender; never its content",
     Action.MESSAGE_REDACT: "a message was removed by its sender or by somebody else",
     Action.MEDIA_UPLOAD: "a file was uploaded",

@@ -45,7 +45,7 @@ DESCRIPTIONS: dict[Permission, str] = {
     Permission.ROOM_CREATE: "create a room",
     Permission.ROOM_INVITE: "invite somebody into a room",
     Permission.ROOM_JOIN: "join a room",
-    Permission.MESSAGE_SEND: "send a message, a reaction or any other event that is not room state",
+    Permission.MESSAGE_SEND: "send a message, a reaction or any other event that is no setting of the room",
     Permission.POLICY_READ: "read roles, groups and bindings, and explain decisions about anybody",
     Permission.POLICY_WRITE: "apply a new access policy",
     Permission.AUDIT_READ: "search the audit log",

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from prometheus_client import Counter
 from synapse.module_api import NOT_SPAM
 from synapse.module_api.errors import Codes, SynapseError
+from synapse.spam_checker_api import RegistrationBehaviour
 
+from synapse_modules.core.room_state import is_setting
 from synapse_modules.homeserver import internals
 from synapse_modules.homeserver.deadline import DeadlineExceeded, within
+from synapse_modules.homeserver.provenance import Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     from synapse_modules.homeserver.public import Homeserver
 
-__all__ = ["FAIL_CLOSED", "CallbackHub", "Guard", "LoginAttempt", "Refusal", "Seam", "SentEvent"]
+__all__ = ["FAIL_CLOSED", "CallbackHub", "Guard", "LoginAttempt", "Refusal", "Registration", "Seam", "SentEvent"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class Seam(StrEnum):
     """A door at which guards may stand."""
 
     LOGIN = "login"
+    REGISTER = "register"
     ROOM_CREATE = "room_create"
     INVITE = "invite"
     JOIN = "join"
@@ -93,12 +97,25 @@ class LoginAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Registration:
+    """Somebody who wants an account, and the session that comes with it.
+
+    Attributes:
+        user_id: the account that they want; None for one whose name the homeserver picks, as every guest's is.
+        provider: the single sign-on provider that knows them, or None. A session then begins with a login of its own.
+    """
+
+    user_id: str | None
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SentEvent:
-    """An event that a local user is about to send. Guards are asked about local non-state events only.
+    """A message that a local user is about to send: any event but a setting of the room.
 
     Attributes:
         type: the Matrix event type. redacts: the event that a redaction is about.
-        is_state: whether it would change room state. local: whether its sender is a user of this homeserver.
+        is_state: whether it has the shape of state, with a type that is no setting.
     """
 
     room_id: str
@@ -107,7 +124,6 @@ class SentEvent:
     event_id: str | None = None
     is_state: bool = False
     redacts: str | None = None
-    local: bool = True
 
 
 class Guard(Protocol):
@@ -117,6 +133,9 @@ class Guard(Protocol):
 
     async def may_log_in(self, attempt: LoginAttempt) -> Refusal | None:
         """Asked after the credentials were found right, before there is an access token."""
+
+    async def may_register(self, registration: Registration) -> Refusal | None:
+        """Asked before there is an account. Not for accounts that an administrator or another module makes."""
 
     async def may_create_room(self, user_id: str, config: Mapping[str, Any], server_admin: bool) -> Refusal | None:
         """Asked for a new room and for the new room of an upgrade. For a server administrator too."""
@@ -130,7 +149,7 @@ class Guard(Protocol):
         """Asked for local users. Synapse asks neither for the creator's own join nor for server administrators."""
 
     async def may_send(self, event: SentEvent) -> Refusal | None:
-        """Asked for each event of a local user that is not room state."""
+        """Asked for each message that a local user creates here; never for what arrives over federation."""
 
 
 FAIL_CLOSED = "fail-closed"
@@ -145,6 +164,9 @@ class CallbackHub:
     A seam is registered with Synapse when its first guard is added, and costs nothing before. Guards are asked in
     rising ``order``, and the first refusal wins.
 
+    Where guards stand at :attr:`Seam.SEND`, ``on_setting`` is called with the room and the type of each setting that
+    this process sees somebody send, before it is known whether the room accepts it.
+
     Args:
         homeserver: where the doors are.
         timeout_ms: how long one guard may take, in milliseconds.
@@ -155,6 +177,8 @@ class CallbackHub:
         self._timeout_ms = timeout_ms
         self._guards: dict[Seam, list[tuple[int, Guard]]] = {}
         self._system_user = internals.server_notices_user(homeserver.api)
+        self._provenance = Provenance()
+        self.on_setting: Callable[[str, str], None] = _ignore
 
     def add(self, guard: Guard, *, seams: frozenset[Seam], order: int) -> None:
         """Let ``guard`` stand at ``seams``; 10 is for access policy, 90 for recording what was granted.
@@ -173,6 +197,8 @@ class CallbackHub:
         match seam:
             case Seam.LOGIN:
                 api.register_spam_checker_callbacks(check_login_for_spam=self._on_login)
+            case Seam.REGISTER:
+                api.register_spam_checker_callbacks(check_registration_for_spam=self._on_registration)
             case Seam.ROOM_CREATE:
                 # The first is asked for everybody but not for upgrades, the second for upgrades but not for admins.
                 api.register_third_party_rules_callbacks(on_create_room=self._on_create_room)
@@ -200,10 +226,22 @@ class CallbackHub:
         attempt = LoginAttempt(user_id, device_id, address, user_agent, auth_provider_id)
         return _verdict(await self._ask(Seam.LOGIN, lambda guard: guard.may_log_in(attempt)))
 
+    async def _on_registration(
+        self,
+        email_threepid: JsonDict | None,
+        username: str | None,
+        request_info: Collection[tuple[str | None, str]],
+        auth_provider_id: str | None = None,
+    ) -> RegistrationBehaviour:
+        del email_threepid
+        if username is None or request_info:  # else an administrator or a module names it, and no client is known
+            user_id = username and self._homeserver.api.get_qualified_user_id(username)
+            wanted = Registration(user_id, auth_provider_id)
+            _raise(await self._ask(Seam.REGISTER, lambda guard: guard.may_register(wanted)))
+        return RegistrationBehaviour.ALLOW
+
     async def _on_create_room(self, requester: Requester, config: JsonDict, is_requester_admin: bool) -> None:
-        refusal = await self._ask_create(requester.user.to_string(), config, is_requester_admin)
-        if refusal is not None:
-            raise SynapseError(403, refusal.message, _code(refusal), {"governance": refusal.governance})
+        _raise(await self._ask_create(requester.user.to_string(), config, is_requester_admin))
 
     async def _on_user_may_create_room(self, user_id: str, room_config: JsonDict) -> _Verdict:
         # A new room is asked about twice, which costs microseconds; to tell it from an upgrade would be a guess.
@@ -227,11 +265,17 @@ class CallbackHub:
         return _verdict(await self._ask(Seam.JOIN, lambda guard: guard.may_join(user_id, room_id, is_invited)))
 
     async def _on_event(self, event: EventBase) -> _Verdict:
-        # A refusal of an event that arrived over federation would soft-fail it and split this server's view of the
-        # room from the others': no local policy may do that.
-        if event.is_state() or event.sender == self._system_user or not self._homeserver.is_local(event.sender):
+        is_state = event.is_state()
+        if is_state and is_setting(event.type):
+            self.on_setting(event.room_id, event.type)
             return NOT_SPAM
-        sent = SentEvent(event.room_id, event.sender, event.type, event_id=event.event_id, redacts=event.redacts)
+        # A refusal of an event that arrived over federation would soft-fail and prune it, and split this server's view
+        # of the room from the others': no local policy may do that, nor judge again what somebody was once let say.
+        if event.sender == self._system_user or not self._homeserver.is_local(event.sender):
+            return NOT_SPAM
+        if self._provenance.arrived():
+            return NOT_SPAM
+        sent = SentEvent(event.room_id, event.sender, event.type, event.event_id, is_state, event.redacts)
         return _verdict(await self._ask(Seam.SEND, lambda guard: guard.may_send(sent)))
 
     async def _ask(self, seam: Seam, question: Callable[[Guard], Awaitable[Refusal | None]]) -> Refusal | None:
@@ -264,11 +308,23 @@ class CallbackHub:
 
 _PERMISSIONS = {
     Seam.LOGIN: "login",
+    Seam.REGISTER: "login",
     Seam.ROOM_CREATE: "room.create",
     Seam.INVITE: "room.invite",
     Seam.JOIN: "room.join",
     Seam.SEND: "message.send",
 }
+
+
+def _ignore(room_id: str, event_type: str) -> None:
+    """Nobody wants to know."""
+    del room_id, event_type
+
+
+def _raise(refusal: Refusal | None) -> None:
+    """The answer as a callback gives it whose exceptions reach the client."""
+    if refusal is not None:
+        raise SynapseError(403, refusal.message, _code(refusal), {"governance": refusal.governance})
 
 
 def _code(refusal: Refusal) -> Codes:

@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
     from synapse_modules.core.ports import Transaction
 
-__all__ = ["room_facts", "room_facts_after"]
+__all__ = ["FACT_TYPES", "is_joined", "room_facts", "room_facts_after"]
+
+FACT_TYPES = ("m.room.create", "m.room.name", "m.room.canonical_alias", "m.room.join_rules", "m.room.encryption")
+"""The types of state that facts are read from."""
 
 _SQL = StatementHome("homeserver.rooms", database="homeserver")
 
-_TYPES = "('m.room.create', 'm.room.name', 'm.room.canonical_alias', 'm.room.join_rules', 'm.room.encryption')"
+_TYPES = ", ".join(f"'{name}'" for name in FACT_TYPES)
 
 _ONE = _SQL.add(
     "facts of one room",
     f"""
     SELECT r.room_id, r.is_public, c.type, j.json
     FROM rooms AS r
-    LEFT JOIN current_state_events AS c ON c.room_id = r.room_id AND c.state_key = '' AND c.type IN {_TYPES}
+    LEFT JOIN current_state_events AS c ON c.room_id = r.room_id AND c.state_key = '' AND c.type IN ({_TYPES})
     LEFT JOIN event_json AS j ON j.event_id = c.event_id
     WHERE r.room_id = ?
     """,
@@ -39,10 +42,15 @@ _PAGE = _SQL.add(
     f"""
     SELECT r.room_id, r.is_public, c.type, j.json
     FROM (SELECT room_id, is_public FROM rooms WHERE room_id > ? ORDER BY room_id LIMIT ?) AS r
-    LEFT JOIN current_state_events AS c ON c.room_id = r.room_id AND c.state_key = '' AND c.type IN {_TYPES}
+    LEFT JOIN current_state_events AS c ON c.room_id = r.room_id AND c.state_key = '' AND c.type IN ({_TYPES})
     LEFT JOIN event_json AS j ON j.event_id = c.event_id
     ORDER BY r.room_id
     """,
+)
+
+_JOINED = _SQL.add(
+    "whether a local user has joined",
+    "SELECT 1 FROM local_current_membership WHERE room_id = ? AND user_id = ? AND membership = 'join'",
 )
 
 
@@ -56,6 +64,12 @@ def room_facts_after(transaction: Transaction, room_id: str, limit: int) -> list
     """The facts of at most ``limit`` rooms whose ids sort after ``room_id``, in that order; ``""`` begins."""
     transaction.execute(_PAGE.text(transaction.dialect), (room_id, limit))
     return _rooms(transaction.fetchall())
+
+
+def is_joined(transaction: Transaction, user_id: str, room_id: str) -> bool:
+    """Whether a user of this homeserver is a member of the room already."""
+    transaction.execute(_JOINED.text(transaction.dialect), (room_id, user_id))
+    return transaction.fetchone() is not None
 
 
 def _rooms(rows: Iterable[tuple[Any, ...]]) -> list[RoomFacts]:

@@ -23,6 +23,7 @@ from synapse_modules.rbac.model import (
     Role,
     SubjectKind,
     class_scope,
+    is_nameless,
     room_scope,
 )
 from synapse_modules.rbac.tables import (
@@ -113,9 +114,9 @@ class Snapshot:
         return found
 
     def direct_groups_of(self, user: str) -> tuple[str, ...]:
-        """The groups that list ``user`` as a member, and :data:`EVERYONE` for local users."""
+        """The groups that list ``user`` as a member, and :data:`EVERYONE` for local users with a name."""
         listed = self._memberships.get(user, ())
-        return (*listed, EVERYONE) if self.is_local(user) else listed
+        return (*listed, EVERYONE) if self.is_local(user) and not is_nameless(user) else listed
 
     def is_local(self, user: str) -> bool:
         """Whether ``user`` belongs to this homeserver."""

@@ -10,18 +10,20 @@ from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.errors import GovernanceError, Unavailable
 from synapse_modules.core.permissions import Permission
 from synapse_modules.core.ports import AuditEvent, Decision
+from synapse_modules.core.room_state import is_setting
 from synapse_modules.homeserver import internals
 from synapse_modules.homeserver.callbacks import FAIL_CLOSED, Refusal, Seam
+from synapse_modules.homeserver.rooms import is_joined
 from synapse_modules.rbac import messages
 from synapse_modules.rbac.decide import decide, judge
 from synapse_modules.rbac.model import SERVER, AccessRequest
-from synapse_modules.rbac.rooms import RoomClassCache, facts_of_creation
+from synapse_modules.rbac.rooms import RoomClassCache, facts_of_creation, initial_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from synapse_modules.core.ports import AuditSink, RoomFacts
-    from synapse_modules.homeserver.callbacks import LoginAttempt, SentEvent
+    from synapse_modules.homeserver.callbacks import LoginAttempt, Registration, SentEvent
     from synapse_modules.homeserver.public import Homeserver
     from synapse_modules.rbac.decide import Snapshot, Verdict
     from synapse_modules.rbac.messages import Language
@@ -86,16 +88,19 @@ class PolicyGuard:
         """Permission ``login``. A refusal is recorded as a login that was denied."""
         return await self._ask(AccessRequest(attempt.user_id, Permission.LOGIN), attempt=attempt)
 
+    async def may_register(self, registration: Registration) -> Refusal | None:
+        """Permission ``login``, by the name of the account. Where the homeserver picks one no role can have it."""
+        return await self._ask(AccessRequest(registration.user_id or "", Permission.LOGIN))
+
     async def may_create_room(self, user_id: str, config: Mapping[str, Any], server_admin: bool) -> Refusal | None:
-        """Permission ``room.create``, and ``room.invite`` for each person the new room invites at once, so that no
-        room is left half made.
+        """Permission ``room.create``, ``message.send`` if its first state is more than settings, and ``room.invite``
+        for each person the new room invites at once, so that no room is left half made.
         """
         del server_admin  # the policy holds for everybody
         facts = facts_of_creation(user_id, config, self._homeserver.server_name)
-        refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_CREATE), facts=facts)
-        for invitee in _invited(config):
-            if refusal is None:
-                refusal = await self._ask(AccessRequest(user_id, Permission.ROOM_INVITE, target=invitee), facts=facts)
+        refusal = None
+        for request in _creation_requests(user_id, config):
+            refusal = refusal or await self._ask(request, facts=facts)
         return refusal
 
     async def may_invite(self, inviter: str, invitee: str | None, room_id: str) -> Refusal | None:
@@ -103,42 +108,60 @@ class PolicyGuard:
         return await self._ask(AccessRequest(inviter, Permission.ROOM_INVITE, room_id, target=invitee))
 
     async def may_join(self, user_id: str, room_id: str, invited: bool) -> Refusal | None:
-        """Permission ``room.join``; an invitation changes nothing."""
+        """Permission ``room.join``; an invitation changes nothing. Who has joined already may change their profile."""
         del invited
-        return await self._ask(AccessRequest(user_id, Permission.ROOM_JOIN, room_id))
+
+        def joined() -> Awaitable[bool]:
+            return self._homeserver.database.run("rbac_joined", lambda tx: is_joined(tx, user_id, room_id))
+
+        return await self._ask(AccessRequest(user_id, Permission.ROOM_JOIN, room_id), unless=joined)
 
     async def may_send(self, event: SentEvent) -> Refusal | None:
-        """Permission ``message.send`` for every event that is not room state."""
+        """Permission ``message.send``."""
         return await self._ask(AccessRequest(event.sender, Permission.MESSAGE_SEND, event.room_id))
 
     async def _ask(
-        self, request: AccessRequest, *, facts: RoomFacts | None = None, attempt: LoginAttempt | None = None
+        self,
+        request: AccessRequest,
+        *,
+        facts: RoomFacts | None = None,
+        attempt: LoginAttempt | None = None,
+        unless: Callable[[], Awaitable[bool]] | None = None,
     ) -> Refusal | None:
-        """Answer ``request``, about an existing room or one that will look like ``facts``."""
+        """Answer ``request``, about an existing room or one that will look like ``facts``.
+
+        ``unless`` is asked before anything is refused, and what it affirms is let pass.
+        """
         now_ms = self._homeserver.now_ms()
         try:
             snapshot = self._source.at(now_ms) or await self._source.current()
-            if facts is not None:
-                request = request._replace(room_class=snapshot.classifier.classify(facts))
-            elif request.room_id is not None:
-                room_class = await _class_of(self._rooms, snapshot, request.permission, request.room_id, now_ms)
-                request = request._replace(room_class=room_class)
+            request = await self._with_class(snapshot, request, facts, now_ms)
+            if decide(snapshot, request, now_ms).allowed or (unless is not None and await unless()):
+                return None
         except Exception:
             await self._record(request, _UNKNOWN, attempt)
             raise  # the hub refuses, and says that it is a fault
-        if decide(snapshot, request, now_ms).allowed:
-            return None
         verdict = judge(snapshot, request, now_ms)
         await self._record(request, verdict.decision, attempt)
         message = self._wording.refusal(request.user, verdict)
         return Refusal(message, rule=verdict.decision.rule, permission=request.permission.value)
+
+    async def _with_class(
+        self, snapshot: Snapshot, request: AccessRequest, facts: RoomFacts | None, now_ms: int
+    ) -> AccessRequest:
+        if facts is not None:
+            return request._replace(room_class=snapshot.classifier.classify(facts))
+        if request.room_id is None:
+            return request
+        room_class = await _class_of(self._rooms, snapshot, request.permission, request.room_id, now_ms)
+        return request._replace(room_class=room_class)
 
     async def _record(self, request: AccessRequest, decision: Decision, attempt: LoginAttempt | None) -> None:
         client = attempt or internals.current_client()
         event = AuditEvent(
             Action.ACCESS_DENIED if attempt is None else Action.AUTH_LOGIN,
             Outcome.DENIED,
-            actor=request.user,
+            actor=request.user or None,
             target=request.target,
             room_id=request.room_id,
             reason=decision.reason,
@@ -187,6 +210,15 @@ async def _class_of(
     if permission not in snapshot.class_permissions:
         return None
     return await rooms.class_of(snapshot, room_id, now_ms)
+
+
+def _creation_requests(user_id: str, config: Mapping[str, Any]) -> Iterator[AccessRequest]:
+    """What is asked about a new room, in this order."""
+    yield AccessRequest(user_id, Permission.ROOM_CREATE)
+    if not all(map(is_setting, initial_types(config))):
+        yield AccessRequest(user_id, Permission.MESSAGE_SEND)
+    for invitee in _invited(config):
+        yield AccessRequest(user_id, Permission.ROOM_INVITE, target=invitee)
 
 
 def _invited(config: Mapping[str, Any]) -> list[str | None]:

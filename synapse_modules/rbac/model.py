@@ -34,6 +34,7 @@ __all__ = [
     "ScopeKind",
     "SubjectKind",
     "class_scope",
+    "is_nameless",
     "people_scope",
     "room_scope",
     "scope_kind",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 EVERYONE = "everyone"
-"""The built-in group of every user of this homeserver. It cannot be defined, only used."""
+"""The built-in group of every user of this homeserver who has a name. It cannot be defined, only used."""
 
 
 class SubjectKind(StrEnum):
@@ -62,6 +63,11 @@ class ScopeKind(StrEnum):
 
 SERVER = ScopeKind.SERVER.value
 """The scope that covers every request."""
+
+
+def is_nameless(user: str) -> bool:
+    """Whether the name of ``user`` is but a number, which Synapse gives to guests and to those who chose no name."""
+    return user[1:].partition(":")[0].isdecimal()
 
 
 def room_scope(room_id: str) -> str:

@@ -44,6 +44,7 @@ class SnapshotSource:
         self._refreshing = False
         self._again = False
         self._withheld = False
+        self._awaited = False
 
     def start(self) -> None:
         """Load as soon as the reactor runs, then look every few seconds; in every process."""
@@ -52,11 +53,15 @@ class SnapshotSource:
 
     def withhold(self) -> None:
         """Let whoever asks wait until :meth:`release`: the first policy of all is about to be applied."""
-        self._withheld = True
+        self._withheld = self._awaited = True
+
+    def deny(self) -> None:
+        """It takes longer: until :meth:`release` the policy is not known, and nobody waits for it."""
+        self._awaited = False
 
     def release(self) -> None:
         """End :meth:`withhold`."""
-        self._withheld = False
+        self._withheld = self._awaited = False
 
     def at(self, now_ms: int) -> Snapshot | None:
         """The policy in force, or None when it is not known: then everything is denied."""
@@ -74,7 +79,7 @@ class SnapshotSource:
         """
         if self._snapshot is None:
             await self.refresh()
-        while self._withheld or (self._snapshot is None and self._refreshing):
+        while self._awaited or (self._snapshot is None and self._refreshing):
             await self._homeserver.sleep_ms(_WAIT_STEP_MS)
         snapshot = self.at(self._homeserver.now_ms())
         if snapshot is None:

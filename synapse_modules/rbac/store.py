@@ -11,7 +11,17 @@ from synapse_modules.core.errors import Conflict, InvalidInput, nearest
 from synapse_modules.core.permissions import parse_permission
 from synapse_modules.core.room_classes import RoomClass
 from synapse_modules.rbac.changes import Change, Membership, RoomClasses, differences, successor
-from synapse_modules.rbac.model import Binding, Group, Policy, Role, ScopeKind, SubjectKind, scope_kind, scope_name
+from synapse_modules.rbac.model import (
+    EMPTY_POLICY,
+    Binding,
+    Group,
+    Policy,
+    Role,
+    ScopeKind,
+    SubjectKind,
+    scope_kind,
+    scope_name,
+)
 from synapse_modules.rbac.records import Author, policy_events
 from synapse_modules.storage.statements import StatementHome
 
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import AuditSink, Rows, Transaction, TransactionRunner
     from synapse_modules.storage.statements import Statement
 
-__all__ = ["Applied", "BindingRow", "PolicyStore", "StoredPolicy"]
+__all__ = ["Applied", "BindingRow", "PolicyStore", "StoredPolicy", "require_first_rooms"]
 
 logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -71,6 +81,7 @@ _INSERT_BINDING = _SQL.add(
     """,
 )
 _ROOM = _SQL.add("room exists", "SELECT 1 FROM rooms WHERE room_id = ?")
+_ANY_ROOM = _SQL.add("any room", "SELECT 1 FROM rooms LIMIT 1")
 _ROOMS_LIKE = _SQL.add(
     "rooms that sort near", "SELECT room_id FROM rooms WHERE room_id >= ? ORDER BY room_id LIMIT 200"
 )
@@ -217,6 +228,16 @@ def _load(transaction: Transaction) -> StoredPolicy:
         next_number=state.next_number,
     )
     return StoredPolicy(state.version, state.applied_ms, state.applied_by, policy)
+
+
+def require_first_rooms(transaction: Transaction, policy: Policy, root: str) -> None:
+    """Check the rooms that the first policy of all names, unless the homeserver has no room yet or a policy already.
+
+    Raises:
+        InvalidInput: one does not exist; its path begins with ``root``.
+    """
+    if _state(transaction).version == 0 and _query(transaction, _ANY_ROOM):
+        _require_rooms(transaction, EMPTY_POLICY, policy, root)
 
 
 def _require_rooms(transaction: Transaction, old: Policy, new: Policy, root: str, *, or_warn: bool = False) -> None:

@@ -18,6 +18,7 @@ from synapse_modules.rbac.enforcement import SEAMS, PolicyAuthorizer, PolicyGuar
 from synapse_modules.rbac.rooms import RoomClassCache
 from synapse_modules.rbac.snapshot_source import SnapshotSource
 from synapse_modules.rbac.store import PolicyStore
+from synapse_modules.rbac.ways_in import warn_of_ways_in
 from synapse_modules.storage.database import Database
 from synapse_modules.storage.migrations import migrate
 from tests.module.support import inside, probe
@@ -56,20 +57,24 @@ class RbacUnderTest:
     def __init__(self, config: dict[str, Any], api: ModuleApi) -> None:
         parsed = parse_document(RbacConfig, config, "modules.rbac")
         homeserver = Homeserver(api)
+        database = Database(internals.database_location(api))
         if parsed.auto_migrate is not False:
-            migrate(Database(internals.database_location(api)), "homeserver", homeserver)
+            migrate(database, "homeserver", homeserver)
         audit = RecordingSink()
         store = PolicyStore(homeserver.database, audit)
         source = SnapshotSource(homeserver, store, parsed)
         rooms = RoomClassCache(homeserver)
         wording = Wording(lambda _: parsed.language, parsed.contact)
         guard = PolicyGuard(homeserver, source, rooms, audit, wording)
-        CallbackHub(homeserver, timeout_ms=2_000).add(guard, seams=SEAMS, order=10)
+        hub = CallbackHub(homeserver, timeout_ms=2_000)
+        hub.add(guard, seams=SEAMS, order=10)
+        hub.on_setting = rooms.changing
         router = Router(homeserver, PolicyAuthorizer(homeserver, source, rooms), audit, "1")
         router.add(rbac_routes(homeserver, store, source, rooms))
         router.mount()
-        InitialPolicy(homeserver, store, source, parsed).start()
+        InitialPolicy(homeserver, store, source, parsed, database).start()
         source.start()
+        warn_of_ways_in(homeserver)
 
 
 def governed(config: dict[str, Any], deploy: Deploy, **options: Any) -> Deployment:

@@ -12,15 +12,17 @@ from synapse.events import make_event_from_dict
 from synapse.module_api import NOT_SPAM
 from twisted.internet.defer import Deferred
 
+from synapse_modules.core.clock import new_id
 from synapse_modules.homeserver.callbacks import CallbackHub, Refusal, Seam
 from synapse_modules.homeserver.public import Homeserver
 from tests.module.support import inside, probe
+from tests.support.client import MatrixClient
 
 if TYPE_CHECKING:
     from synapse.module_api import ModuleApi
 
     from tests.conftest import Deploy
-    from tests.support.client import MatrixClient, Reply
+    from tests.support.client import Reply
     from tests.support.synapse import Deployment
 
 TIMEOUT_MS = 300
@@ -28,6 +30,7 @@ REFUSAL = {"message": "Guests may not do this. Ask Olivia if you need it.", "rul
 UNANSWERED = "The access policy could not be consulted; please try again. If this goes on, tell your administrator."
 PERMISSIONS = {
     "login": "login",
+    "register": "login",
     "room_create": "room.create",
     "invite": "room.invite",
     "join": "room.join",
@@ -68,6 +71,9 @@ class _ScriptedGuard:
         details = [attempt.user_id, attempt.device_id, attempt.address, attempt.user_agent, attempt.provider]
         return await self._answer("login", *details)
 
+    async def may_register(self, registration: Any) -> Any:
+        return await self._answer("register", registration.user_id, registration.provider)
+
     async def may_create_room(self, user_id: str, config: Any, server_admin: bool) -> Any:
         return await self._answer("room_create", user_id, sorted(config), server_admin)
 
@@ -102,8 +108,13 @@ def _asked(_api: ModuleApi) -> list[list[Any]]:
 
 @pytest.fixture(scope="module")
 def deployment(deploy_shared: Deploy) -> Deployment:
-    notices = {"server_notices": {"system_mxid_localpart": "notices"}}
-    return deploy_shared(modules=[probe(_add_guards)], extra=notices)
+    extra = {
+        "server_notices": {"system_mxid_localpart": "notices"},
+        "enable_registration": True,
+        "enable_registration_without_verification": True,
+        "allow_guest_access": True,
+    }
+    return deploy_shared(modules=[probe(_add_guards)], extra=extra)
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +159,19 @@ def knock(seam: str, alice: MatrixClient, bob: MatrixClient, room: str) -> Calla
     """Tries to pass the door of ``seam`` as a real client does."""
     actions: dict[str, Callable[[], Reply]] = {
         "login": lambda: alice.login("alice", "rabbit-hole", device_id="TEACUP"),
+        "register": lambda: _register(alice, f"newcomer-{new_id()}".lower()),
         "room_create": lambda: alice.create_room(name="tea party"),
         "invite": lambda: alice.invite(room, bob.user_id),
         "join": lambda: bob.join(room),
         "send": lambda: alice.send(room, "hello"),
     }
     return actions[seam]
+
+
+def _register(somebody: MatrixClient, name: str | None, **more: Any) -> Reply:
+    """Registers an account as anybody may."""
+    body = {"password": "rabbit-hole", "auth": {"type": "m.login.dummy"}, **({"username": name} if name else {})}
+    return MatrixClient(somebody.url).client("POST", "register", body=body, **more)
 
 
 def _left(bob: MatrixClient, room: str) -> None:
@@ -396,6 +414,7 @@ def _registered(api: ModuleApi) -> dict[str, int]:
 def test_each_callback_is_registered_once_and_none_that_loads_room_state(deployment: Deployment) -> None:
     assert inside(deployment.url, _registered) == {
         "_check_login_for_spam_callbacks": 1,
+        "_check_registration_for_spam_callbacks": 1,
         "_user_may_create_room_callbacks": 1,
         "_on_create_room_callbacks": 1,
         "_user_may_invite_callbacks": 1,

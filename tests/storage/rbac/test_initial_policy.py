@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from synapse_modules.core.clock import SystemClock
-from synapse_modules.core.errors import InvalidInput
+from synapse_modules.core.errors import InvalidInput, Unavailable
 from synapse_modules.rbac.bootstrap import InitialPolicy
 from synapse_modules.rbac.config import RbacConfig
 from synapse_modules.rbac.snapshot_source import SnapshotSource
@@ -68,7 +68,7 @@ class Process:
         config = RbacConfig(policy_file=str(file))
         self.store = PolicyStore(Runner(database, together), self.sink)
         self.source = SnapshotSource(self.homeserver.itself, self.store, config)
-        InitialPolicy(self.homeserver.itself, self.store, self.source, config).start()
+        InitialPolicy(self.homeserver.itself, self.store, self.source, config, database).start()
 
     def run(self) -> int:
         """Let the reactor run; the version that this process then has in force."""
@@ -121,18 +121,77 @@ def test_a_worker_does_not_look_at_the_file(database: Database, tmp_path: Path) 
     config = RbacConfig(policy_file=str(tmp_path / "only-on-the-main-machine.yaml"))
     store = PolicyStore(Runner(database), Sink())
     source = SnapshotSource(homeserver.itself, store, config)
-    InitialPolicy(homeserver.itself, store, source, config).start()
+    InitialPolicy(homeserver.itself, store, source, config, database).start()
     assert homeserver.started == {}
 
 
-def test_a_failure_ends_the_waiting(database: Database, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_is_tried_again_ever_more_slowly_and_everything_is_denied_meanwhile(
+    database: Database, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     process = Process(database, file)
+    homeserver = process.homeserver
+    failures = 8
 
     async def fail() -> int:
+        if len(homeserver.slept) == failures:
+            broken.undo()
+        if homeserver.slept:
+            with pytest.raises(Unavailable):  # at once: nobody is kept waiting
+                await asyncio.wait_for(process.source.current(), 5)
         raise RuntimeError("the database is down")
 
-    with monkeypatch.context() as broken:
+    async def play() -> None:
+        await process.source.refresh()
         broken.setattr(process.store, "version", fail)
-        with pytest.raises(RuntimeError):
-            process.run()
-    assert asyncio.run(process.source.current()).version == 0
+        await asyncio.wait_for(homeserver.run_started(), 20)
+
+    with monkeypatch.context() as broken:
+        asyncio.run(play())
+    assert homeserver.slept == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
+    assert "until it is, everything is denied" in caplog.text
+    assert asyncio.run(process.source.current()).version == 1
+
+
+# ----------------------------------------------------------------------------------------------- rooms it names
+
+IN_A_ROOM = POLICY.replace("scope: server", 'scope: "room:!tee:x"')
+
+
+def _add_room(database: Database, room_id: str) -> None:
+    database.run(
+        lambda tx: tx.execute("INSERT INTO rooms (room_id, is_public, creator) VALUES (?, ?, ?)", _room(room_id))
+    )
+
+
+def _room(room_id: str) -> tuple[str, bool, str]:
+    return room_id, False, "@a:x"
+
+
+def test_a_room_that_does_not_exist_keeps_the_homeserver_from_starting(database: Database, file: Path) -> None:
+    _add_room(database, "!tea:x")
+    file.write_text(IN_A_ROOM)
+    with pytest.raises(InvalidInput, match=r"policy\.yaml:bindings\[0\]\.scope: found 'room:!tee:x'.*'room:!tea:x'"):
+        Process(database, file)
+
+
+def test_a_room_that_exists_is_fine(database: Database, file: Path) -> None:
+    _add_room(database, "!tee:x")
+    file.write_text(IN_A_ROOM)
+    assert Process(database, file).run() == 1
+
+
+def test_a_homeserver_without_rooms_may_be_told_of_one_that_is_to_come(
+    database: Database, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text(IN_A_ROOM)
+    assert Process(database, file).run() == 1
+    assert "there is no such room yet" in caplog.text
+
+
+def test_a_room_that_went_does_not_keep_a_homeserver_from_starting_again(database: Database, file: Path) -> None:
+    file.write_text(IN_A_ROOM)
+    Process(database, file).run()
+    _add_room(database, "!tea:x")
+    later = Process(database, file)
+    asyncio.run(later.source.refresh())
+    assert later.run() == 1

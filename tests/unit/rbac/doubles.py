@@ -20,6 +20,7 @@ class StillHomeserver:
 
     Attributes:
         ms: the time. started: what was asked to run in the background, by name. sent: the signals that were sent.
+        slept: for how long it was asked to give way each time.
     """
 
     def __init__(self, now_ms: int = 1_700_000_000_000, process_name: str = "main") -> None:
@@ -28,6 +29,7 @@ class StillHomeserver:
         self.server_name = "x"
         self.started: dict[str, Callable[[], Awaitable[None]]] = {}
         self.sent: list[str] = []
+        self.slept: list[float] = []
 
     @property
     def itself(self) -> Homeserver:
@@ -52,7 +54,7 @@ class StillHomeserver:
         self.sent.append(text)
 
     async def sleep_ms(self, milliseconds: float) -> None:
-        del milliseconds
+        self.slept.append(milliseconds)
         await asyncio.sleep(0)
 
     async def in_thread(self, function: Callable[[], _Result]) -> _Result:
