@@ -3,6 +3,8 @@
 PORT ?= 8008
 # Interpreters of `make matrix`, for instance PYTHONS="python3.11 python3.12 python3.13".
 PYTHONS ?= python3
+# Further arguments to `make bench-audit`.
+BENCH ?=
 # Further arguments to pytest, for instance PYTEST="-k harness -x".
 PYTEST ?=
 
@@ -10,7 +12,7 @@ BIN := .venv/bin
 OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help run clean-run smoke lint type unit storage module module-oldest e2e test bench-overhead bench-requests lock matrix \
+.PHONY: help run clean-run smoke lint type unit storage module module-oldest e2e test bench-overhead bench-audit bench-requests lock matrix \
 	docs docs-check clean venv venv-demo venv-oldest
 
 help: ## this list
@@ -59,6 +61,9 @@ bench-overhead: venv ## the same load on stock Synapse and with all three module
 
 bench-requests: venv ## what hearing Synapse's request log costs for each request
 	@exec $(BIN)/python -m tests.bench.requests
+
+bench-audit: venv ## how fast the audit log takes, seals, verifies, exports and finds; BENCH="--entries 1000000" for less
+	@exec $(BIN)/python -m tests.bench.audit $(BENCH)
 
 matrix: ## unit and module tests on the newest and the oldest Synapse, for each of PYTHONS
 	@set -e; for python in $(PYTHONS); do \

@@ -117,7 +117,8 @@ class AuditConfig(FrozenModel):
         on_unavailable: what comes of actions that cannot be recorded.
         queue_capacity: records that may wait in one process. When as many do, whoever comes next waits too.
         ack_timeout_ms: how long an action waits for its record to be durable before it counts as not recorded.
-        seal_interval_ms: how often, at the least, new records get their index and a signed checkpoint.
+        seal_interval_ms: how long new records wait, at the most, until they get their index and a signed checkpoint;
+            with the time that this takes it is less than a second.
         prune_after_days: nothing that was sealed later than so long ago is ever pruned.
         heartbeat_interval_s: how often every process says in the log that it is there, and what it runs. One that has
             not for 1.8 times as long is reported as silent.
@@ -134,7 +135,7 @@ class AuditConfig(FrozenModel):
     queue_capacity: int = pydantic.Field(default=10_000, ge=1, le=1_000_000)
     # A guard has five seconds in all: the record must have failed before, so that the reaction is ours to choose.
     ack_timeout_ms: int = pydantic.Field(default=3_000, ge=100, le=4_500)
-    seal_interval_ms: int = pydantic.Field(default=1_000, ge=50, le=1_000)
+    seal_interval_ms: int = pydantic.Field(default=800, ge=50, le=1_000)
     prune_after_days: int = pydantic.Field(default=90, ge=1, le=36_500)
     heartbeat_interval_s: int = pydantic.Field(default=30, ge=1, le=60)
     quiet_interval_s: int = pydantic.Field(default=3_600, ge=60, le=86_400)

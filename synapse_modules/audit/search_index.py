@@ -46,7 +46,7 @@ SPAN = 4096
 TEXT_FIELDS = ("case", "reason", "rule")
 """The fields of a leaf that are searched by text, beside its details."""
 
-_BLOCKS_AT_ONCE = 16
+_BLOCKS_AT_ONCE = 4
 _FIRST_BLOCKS = 16
 _MOST_BLOCKS = 1024
 _BITMAP_BYTES = BLOCK // 8
@@ -111,7 +111,7 @@ class SearchIndex:
         self._database = database
 
     def run_cycle(self) -> int:
-        """Cover what is new, at most some thousands of entries; returns how many."""
+        """Cover what is new, at most a thousand entries, since sealing goes first; returns how many."""
         try:
             return self._database.run(_advance)
         except Exception as error:
