@@ -1,7 +1,11 @@
-"""The file with the key that signs checkpoints: one line, readable by its owner alone."""
+"""The file with the key that signs checkpoints: one line, readable by its owner alone.
+
+Beside it lies a mark once the key has signed: where a key has signed and the log is empty, that is not its log.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -14,8 +18,10 @@ if TYPE_CHECKING:
 
     from synapse_modules.core.clock import RandomBytes
 
-__all__ = ["generate_key", "load_key"]
+__all__ = ["generate_key", "load_key", "mark_used", "was_used"]
 
+_MARK = ".signed"
+_MARK_TEXT = "The key beside this file has signed an audit log. Keep both together: it must not sign another one.\n"
 _OWNER_ONLY = 0o600
 _OTHERS = 0o077
 
@@ -53,7 +59,7 @@ def generate_key(path: Path, origin: str, random: RandomBytes) -> SigningKey:
     key = SigningKey.generate(origin, random)
     draft = path.with_name(f".{path.name}.{random(8).hex()}")
     try:
-        _write(draft, key.private_text())
+        _write(draft, key.private_text() + "\n")
         try:
             os.link(draft, path)  # never replaces a file, and shows it only when it is whole
         except FileExistsError:
@@ -66,10 +72,32 @@ def generate_key(path: Path, origin: str, random: RandomBytes) -> SigningKey:
     return key
 
 
+def mark_used(path: Path) -> None:
+    """Leave a mark beside the key file that it has signed; nothing happens where there is one.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+    mark = _mark(path)
+    if not mark.exists():
+        with contextlib.suppress(FileExistsError):
+            _write(mark, _MARK_TEXT)
+            _sync_folder(path.parent)
+
+
+def was_used(path: Path) -> bool:
+    """Whether the key file has a mark that it has signed."""
+    return _mark(path).exists()
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(path.name + _MARK)
+
+
 def _write(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+        file.write(text)
         file.flush()
         os.fsync(descriptor)
 

@@ -227,13 +227,22 @@ def connect(location: DatabaseLocation) -> Any:
 
 
 def _connect_sqlite(location: DatabaseLocation) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        location.arguments["database"], timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False
-    )
+    path = location.arguments["database"]
+    _make_private(path)
+    connection = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
+
+
+def _make_private(path: str) -> None:
+    """Make the file, where there is none, so that only its owner can read it: SQLite itself would ask the umask.
+
+    The files that SQLite puts beside it get the same mode. What is wrong with the place, connecting says.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _connect_postgres(location: DatabaseLocation) -> Any:
