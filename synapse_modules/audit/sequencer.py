@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from synapse_modules.audit import store
 from synapse_modules.audit.checkpoint import Checkpoint, SigningKey, VerifierKey, open_note, sign_note
 from synapse_modules.audit.discontinuity import RolledBack, discontinuities, log_keys
+from synapse_modules.audit.key_rotation import WrongKey, apply_steps, steps_for
 from synapse_modules.audit.merkle import Frontier, leaf_hash
 from synapse_modules.audit.tiles import TILE_HEIGHT, Tile, TileBuilder, frontier_of
 from synapse_modules.audit.writers import Writers
@@ -33,14 +34,12 @@ __all__ = ["LogDamaged", "Sequencer", "WrongKey"]
 logger = logging.getLogger(__name__)
 
 _PAGE = 2_000
+_WRITER = "keys"
+"""Begins the names of the writers of what is recorded of the log's keys, one for each record."""
 
 
 class LogDamaged(GovernanceError):
     """What is stored does not lead to the root that was computed or signed before: nothing may be signed on top."""
-
-
-class WrongKey(GovernanceError):
-    """The signing key is not the one this log has signed with so far."""
 
 
 @dataclass(slots=True)
@@ -63,6 +62,7 @@ class Sequencer:
 
     Args:
         database: the audit log's. key: signs checkpoints; its name is the log's origin.
+        next_key: signs them too, while it replaces ``key``.
         recorder: makes the record of a writer that ended without saying so. clock: for times, which are advisory.
         may_sign: asked before a checkpoint is signed; raises RolledBack where none may be signed on top of this log.
 
@@ -80,10 +80,12 @@ class Sequencer:
         recorder: Recorder,
         clock: Clock,
         may_sign: Callable[[], bool] = lambda: True,
+        next_key: SigningKey | None = None,
     ) -> None:
         self._may_sign = may_sign
         self._database = database
-        self._key = key
+        self._keys = (key,) if next_key is None else (key, next_key)
+        self._origin = key.verifier.name
         self._recorder = recorder
         self._clock = clock
         self._state: _State | None = None
@@ -121,7 +123,7 @@ class Sequencer:
         """Find out where the log stands.
 
         Raises:
-            WrongKey: the log was signed with another key. LogDamaged: what is stored contradicts what was signed.
+            WrongKey: the log may not be signed with these keys. LogDamaged: what is stored contradicts what was signed.
         """
         self._state = self._database.run(self._read_state)
 
@@ -193,7 +195,7 @@ class Sequencer:
                 f"entries {state.signed.size} to {state.placed.size - 1} read back differ from what was ordered",
                 advice="Nothing more is signed. Keep the database as it is and look for failing memory or disks",
             )
-        note = sign_note(Checkpoint(self._key.verifier.name, tree.size, tree.root()).text(), [self._key])
+        note = sign_note(Checkpoint(self._origin, tree.size, tree.root()).text(), reversed(self._keys))
         store.insert_tiles(transaction, tiles)
         store.insert_checkpoint(transaction, store.SignedHead(tree.size, tree.root(), note, now_ms))
         return tree, builder
@@ -208,7 +210,7 @@ class Sequencer:
         return self._state
 
     def _read_state(self, transaction: Transaction) -> _State:
-        self._check_key(transaction)
+        self._check_keys(transaction)
         signed, tiles = self._read_signed(transaction)
         head = store.head(transaction) or store.Head(0, signed.root())
         placed = signed.copy()
@@ -241,22 +243,19 @@ class Sequencer:
 
     def _signer(self, transaction: Transaction, head: store.SignedHead) -> tuple[str, list[VerifierKey]]:
         """Whose signature ``head`` must have: ours or, where the log goes on under a new origin, the former one's."""
-        own = self._key.verifier
+        own = [key.verifier for key in self._keys]
         for found in discontinuities(transaction):
-            if found.origin == own.name and (found.size, found.root) == (head.size, head.root):
-                return found.previous, [key for key in log_keys(transaction, own) if key.name == found.previous]
-        return own.name, [own]
+            if found.origin == self._origin and (found.size, found.root) == (head.size, head.root):
+                return found.previous, [key for key in log_keys(transaction, own[0]) if key.name == found.previous]
+        return self._origin, own
 
-    def _check_key(self, transaction: Transaction) -> None:
-        known = store.keys(transaction)
-        own = str(self._key.verifier)
-        if not known:
-            store.insert_key(transaction, own, self._clock.now_ms())
-        elif known[-1] != own:
-            raise WrongKey(
-                f"the signing key is {own}, but this log is signed with {known[-1]}",
-                advice=f"Bring back the key file of {VerifierKey.parse(known[-1]).name}, or point to another database",
-            )
+    def _check_keys(self, transaction: Transaction) -> None:
+        """Write down what changes in the keys of the log, if they are those that it may sign with."""
+        now_ms = self._clock.now_ms()
+        steps = steps_for(transaction, [key.verifier for key in self._keys])
+        for event in apply_steps(transaction, steps, self._keys, now_ms):
+            record = self._recorder.record(event, now_ms)
+            store.insert_records(transaction, f"{_WRITER}:{record.record_id[:16]}", 0, [record], closes=True)
 
 
 def _stored_hashes(transaction: Transaction, begin: int, end: int) -> list[bytes]:
