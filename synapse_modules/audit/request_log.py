@@ -4,7 +4,8 @@ A request is heard after its answer was sent, so nothing can be refused and nobo
 and durable a moment later. A process that is killed takes what it had queued with it. When the queue is half full, or a
 record cannot be stored, requests are counted instead; the count is a metric, an error in the log and, a few seconds
 after there is room, an ``audit.gap`` record. The other half of the queue is left to those who wait for their records,
-so that a flood of requests keeps nobody from logging in.
+so that a flood of requests keeps nobody from logging in. Requests that fail again and again are counted too
+(:mod:`synapse_modules.audit.repetitions`), and are all in the log, within a minute.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import metrics
+from synapse_modules.audit.repetitions import Repetitions
 from synapse_modules.audit.request_events import event_of, succeeded
 from synapse_modules.audit.request_routes import find_route
 from synapse_modules.core.actions import Action, Outcome
@@ -22,7 +25,7 @@ from synapse_modules.core.errors import GovernanceError
 from synapse_modules.core.ports import AuditEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from synapse_modules.audit.request_notes import RequestNotes
     from synapse_modules.audit.request_routes import RouteMatch
@@ -64,13 +67,14 @@ class RequestLog:
         self._elsewhere = elsewhere
         self._check_every_ms = check_every_ms
         self._lost = _Lost()
+        self._repetitions = Repetitions(homeserver.now_ms)
         self._metric = metrics.REQUESTS_LOST.labels(homeserver.server_name)
 
     def start(self, access_log: AccessLog[RouteMatch]) -> None:
         """Hear and record every request from now on."""
         access_log.open()
         self._homeserver.every(self._check_every_ms, "governance_request_log", lambda: self._check(access_log))
-        self._homeserver.before_shutdown(self._report_lost)
+        self._homeserver.before_shutdown(self._close)
 
     # ------------------------------------------------------------------ the listener
 
@@ -88,7 +92,7 @@ class RequestLog:
             return
         event = event_of(request, wanted, learnt, self._homeserver.server_name)
         if event is not None:
-            self._submit(event)
+            self._submit(self._repetitions.add(event))
 
     def missed(self, problem: str) -> None:
         """Count a request that could not be heard."""
@@ -96,24 +100,26 @@ class RequestLog:
 
     # ------------------------------------------------------------------ inside
 
-    def _submit(self, event: AuditEvent) -> None:
-        try:
-            if not self._leave(event, self._ended):
-                self._lose(1, "too many records wait")
-        except GovernanceError as error:
-            self._lose(1, error.sentence())
+    def _submit(self, events: Iterable[AuditEvent]) -> None:
+        for event in events:
+            count = 1 + _repeated(event)
+            try:
+                if not self._leave(event, partial(self._ended, count)):
+                    self._lose(count, "too many records wait")
+            except GovernanceError as error:
+                self._lose(count, error.sentence())
 
-    def _ended(self, error: Exception | None) -> None:
+    def _ended(self, count: int, error: Exception | None) -> None:
         """Called in the committing thread."""
         if error is not None:
-            self._lose(1, str(error))
+            self._lose(count, str(error))
 
     def _lose(self, count: int, problem: str) -> None:
         self._metric.inc(count)
         if self._lost.add(count, problem, self._homeserver.now_ms()):
             logger.error("requests are missing from the audit log: %s", problem)
 
-    async def _report_lost(self) -> None:
+    def _report_lost(self) -> None:
         """Leave a record of the requests that were lost, if there were any and there is room for it."""
         lost = self._lost.take()
         if lost is None:
@@ -130,11 +136,16 @@ class RequestLog:
         if not left:
             self._lost.add(lost.count, lost.problem, lost.since_ms)
 
+    async def _close(self) -> None:
+        self._submit(self._repetitions.drain())
+        self._report_lost()
+
     async def _check(self, access_log: AccessLog[RouteMatch]) -> None:
+        self._submit(self._repetitions.due())
         deaf = access_log.repair()
         if deaf:
             self._lose(0, f"{', '.join(deaf)} was cut off for up to {self._check_every_ms} ms")
-        await self._report_lost()
+        self._report_lost()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +181,11 @@ class _Lost:
         with self._lock:
             taken, self._loss = self._loss, None
             return taken
+
+
+def _repeated(event: AuditEvent) -> int:
+    repeated = event.details.get("repeated", 0)
+    return repeated if isinstance(repeated, int) else 0
 
 
 def _gap(lost: _Loss, now_ms: int) -> AuditEvent:

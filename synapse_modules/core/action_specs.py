@@ -115,7 +115,7 @@ class ActionSpec:
 COMMON_DETAILS: Final = frozenset({"request_id"})
 """Keys that every action may have."""
 
-_REQUEST = "method route status errcode"
+_REQUEST = "method route status errcode repeated"
 _EVENT = "event_id event_type sent_ms origin arrival"
 _CHANGE = "before after"
 _STATE = f"{_EVENT} {_CHANGE}"

@@ -165,6 +165,37 @@ def test_what_is_lost_when_the_process_stops_is_told_before_the_log_is_closed() 
     assert still.actions() == [Action.AUDIT_GAP]
 
 
+def test_what_fails_again_and_again_is_recorded_at_once_and_then_once_a_minute() -> None:
+    still = Still()
+    for _ in range(1_000):
+        still.serve("GET", ROOMS, 403)
+    assert still.actions() == [Action.ADMIN_API]
+    still.ms += 61_000
+    still.check()
+    counted, _ = still.left[1]
+    assert (counted.outcome, counted.details["repeated"]) == (Outcome.DENIED, 998)
+
+
+def test_what_was_counted_is_recorded_before_the_log_is_closed() -> None:
+    still = Still()
+    for _ in range(3):
+        still.serve("GET", ROOMS, 403)
+    asyncio.run(cast("Any", still.tasks[1]()))
+    assert [event.details.get("repeated") for event, _ in still.left] == [None, 1]
+
+
+def test_what_was_counted_and_finds_no_room_is_lost_by_its_number() -> None:
+    still = Still()
+    for _ in range(5):
+        still.serve("GET", ROOMS, 403)
+    still.ms += 61_000
+    still.full = True
+    still.check()
+    still.full = False
+    still.check()
+    assert still.left[-1][0].details["records"] == 4
+
+
 def test_a_logger_that_was_cut_off_is_a_gap_of_nobody_knows_how_many() -> None:
     still = Still()
     still.cut_off = ["synapse.access.http.8008"]
