@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from synapse.api.errors import SynapseError
 from synapse.api.room_versions import RoomVersions
+from synapse.crypto.event_signing import add_hashes_and_signatures
 from synapse.events import make_event_from_dict
 from synapse.module_api import NOT_SPAM
 from twisted.internet.defer import Deferred
@@ -323,6 +325,68 @@ def test_messages_reactions_and_redactions_are_asked_and_state_is_not(
     ]
 
 
+SAID_AS_STATE: dict[str, dict[str, Any]] = {
+    "m.room.message": {"msgtype": "m.text", "body": "hello"},
+    "m.room.encrypted": {"algorithm": "m.megolm.v1.aes-sha2"},
+    "m.room.redaction": {"redacts": "$nothing"},
+    "m.sticker": {"body": "hello"},
+    "m.reaction": {},
+    "m.call.hangup": {"reason": "hello"},
+    "org.matrix.msc3401.call.member": {},
+    "m.poll.start": {},
+    "org.matrix.msc3381.poll.start": {},
+    "m.beacon_info": {"description": "hello"},
+    "org.example.anything": {"text": "hello"},
+}
+
+
+@pytest.mark.parametrize("kind", SAID_AS_STATE)
+def test_state_that_is_no_setting_is_asked_as_a_message(
+    guards: Guards, deployment: Deployment, alice: MatrixClient, kind: str
+) -> None:
+    guards({})
+    room = alice.create_room(room_version="11").expect()["room_id"]
+    alice.set_state(room, kind, SAID_AS_STATE[kind], key="k").expect()
+    ((sender, asked_room, asked_kind, _),) = _questions(deployment, "send")
+    assert (sender, asked_room, asked_kind) == (alice.user_id, room, kind)
+    guards({"first:send": "refuse"})
+    content = {**SAID_AS_STATE[kind], "again": True}
+    reply = alice.set_state(room, kind, content, key="k")
+    _assert_refused(reply, REFUSAL["message"], REFUSAL["rule"], REFUSAL["permission"])
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "m.room.name": {"name": "Tea"},
+    "m.room.topic": {"topic": "tea"},
+    "m.room.pinned_events": {"pinned": []},
+    "m.room.retention": {"max_lifetime": 86_400_000},
+    "m.space.child": {},
+    "im.vector.modular.widgets": {"type": "m.custom", "url": "https://example.org/"},
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_setting_of_a_room_is_no_message(
+    guards: Guards, deployment: Deployment, alice: MatrixClient, room: str, kind: str
+) -> None:
+    guards({"first:send": "refuse"})
+    alice.set_state(room, kind, SETTINGS[kind]).expect()
+    assert _questions(deployment, "send") == []
+
+
+@pytest.mark.parametrize(("version", "status"), [("10", 500), ("11", 403), ("12", 403)])
+def test_a_redaction_in_the_shape_of_state_that_is_refused_redacts_nothing(
+    guards: Guards, alice: MatrixClient, version: str, status: int
+) -> None:
+    guards({})
+    room = alice.create_room(room_version=version).expect()["room_id"]
+    event_id = alice.send(room, "still here").expect()["event_id"]
+    guards({"first:send": "refuse"})
+    reply = alice.set_state(room, "m.room.redaction", {"redacts": event_id}, key="k")
+    assert reply.status == status, "before version 11 Synapse itself cannot send such state, and answers 500"
+    assert alice.event(room, event_id).expect()["content"]["body"] == "still here"
+
+
 @pytest.mark.parametrize("version", ["10", "11"])
 def test_the_target_of_a_redaction_is_known_in_every_room_version(
     guards: Guards, deployment: Deployment, alice: MatrixClient, version: str
@@ -381,6 +445,86 @@ def test_an_invitation_over_federation_is_asked_once(guards: Guards, deployment:
     ]
 
 
+async def _pull(api: ModuleApi, event: dict[str, Any]) -> dict[str, Any]:
+    """What becomes of a local user's event that another server hands out as history, with our own signature on it."""
+    homeserver = api._hs
+    event = {**event, "sender": "@gone:synapse.test", "room_id": "!far:elsewhere.test"}
+    add_hashes_and_signatures(RoomVersions.V10, event, homeserver.hostname, homeserver.signing_key)
+    pulled = [make_event_from_dict(event, RoomVersions.V10)]
+    check = homeserver.get_federation_client()._check_sigs_and_hash_for_pulled_events_and_fetch
+    (kept,) = await check("elsewhere.test", pulled, RoomVersions.V10)
+    return {"content": dict(kept.content), "soft_failed": kept.internal_metadata.is_soft_failed()}
+
+
+@pytest.mark.parametrize("more", [{}, {"state_key": "k"}], ids=["a message", "a message in the shape of state"])
+def test_what_a_local_user_once_wrote_comes_back_over_federation_as_it_was(
+    guards: Guards, deployment: Deployment, more: dict[str, Any]
+) -> None:
+    guards({"first:send": "refuse"})
+    content = {"msgtype": "m.text", "body": "before I left"}
+    event = {**_REMOTE, "type": "m.room.message", "content": content, **more}
+    assert inside(deployment.url, _pull, event=event) == {"content": content, "soft_failed": False}
+    assert _questions(deployment, "send") == []
+
+
+async def _send_inside(api: ModuleApi, room_id: str, sender: str) -> str:
+    content = {"msgtype": "m.text", "body": "from a module"}
+    sent = {"type": "m.room.message", "room_id": room_id, "sender": sender, "content": content}
+    try:
+        await api.create_and_send_event_into_room(sent)
+    except SynapseError as error:
+        return error.msg
+    return "sent"
+
+
+def test_what_is_created_here_without_any_request_of_its_senders_is_asked(
+    guards: Guards, deployment: Deployment, alice: MatrixClient, room: str
+) -> None:
+    guards({"first:send": "refuse"})
+    assert inside(deployment.url, _send_inside, room_id=room, sender=alice.user_id) != "sent"
+    assert _questions(deployment, "send") == [[alice.user_id, room, "m.room.message", None]]
+
+
+# ------------------------------------------------------------------------------------------------- registration
+
+
+def test_a_registration_is_asked_with_the_name_of_the_account(
+    guards: Guards, deployment: Deployment, alice: MatrixClient
+) -> None:
+    guards({})
+    assert "access_token" in _register(alice, "carol").expect()
+    assert _questions(deployment, "register") == [["@carol:synapse.test", None]]
+    guards({"first:register": "refuse"})
+    _assert_refused(_register(alice, "dave"), REFUSAL["message"], REFUSAL["rule"], REFUSAL["permission"])
+    assert inside(deployment.url, _account, user_id="@dave:synapse.test") is None
+
+
+async def _account(api: ModuleApi, user_id: str) -> str | None:
+    return await api.check_user_exists(user_id)
+
+
+def test_an_account_without_a_name_and_a_guest_are_asked_as_nobody(
+    guards: Guards, deployment: Deployment, alice: MatrixClient
+) -> None:
+    guards({})
+    _register(alice, None).expect()
+    guest = _register(alice, None, kind="guest").expect()["user_id"]
+    assert _questions(deployment, "register") == [[None, None], [None, None]]
+    assert guest[1:].partition(":")[0].isdecimal()
+    guards({"first:register": "refuse"})
+    for more in ({}, {"kind": "guest"}):
+        _assert_refused(_register(alice, None, **more), REFUSAL["message"], REFUSAL["rule"], REFUSAL["permission"])
+
+
+def test_accounts_that_administrators_make_are_not_asked_about(
+    guards: Guards, deployment: Deployment, admin: MatrixClient
+) -> None:
+    guards({"first:register": "refuse"})
+    deployment.register("by-secret")
+    assert admin.admin("PUT", "v2/users/@by-admin:synapse.test", {"password": "wonderland"}).status == 201
+    assert _questions(deployment, "register") == []
+
+
 # ------------------------------------------------------------------------------------------------- by an address
 
 
@@ -402,7 +546,7 @@ def test_an_invitation_by_an_address_is_asked_as_one_to_nobody_known(
     assert _questions(deployment, "invite") == [[alice.user_id, None, room]]
 
 
-# ------------------------------------------------------------------------------------------------- registration
+# ------------------------------------------------------------------------------------------------- callbacks
 
 
 def _registered(api: ModuleApi) -> dict[str, int]:

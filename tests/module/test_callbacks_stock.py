@@ -129,6 +129,15 @@ def test_a_join_callback_that_raises_answers_500(broken: Any, bob: MatrixClient,
     _assert_answers_500(bob.join(room))
 
 
+def test_a_knock_is_asked_about_nowhere_but_where_the_whole_state_is_loaded(
+    broken: Any, alice: MatrixClient, bob: MatrixClient
+) -> None:
+    rules = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}
+    room = alice.create_room(initial_state=[rules]).expect()["room_id"]
+    broken(check_event_for_spam="raise", user_may_join_room="raise", user_may_invite="raise")
+    assert bob.client("POST", "knock", room, body={}).ok
+
+
 def test_an_event_callback_that_raises_answers_500(broken: Any, alice: MatrixClient, room: str) -> None:
     broken(check_event_for_spam="raise")
     _assert_answers_500(alice.send(room))
