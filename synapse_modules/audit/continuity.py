@@ -61,10 +61,8 @@ class HeldCheckpoint:
             )
         root = root_at(size)
         if root is not None and root != self.checkpoint.root:
-            found = f"the root {root.hex()} over the first {size} entries"
-            raise InvalidInput(
-                "checkpoint", found, f"{self.checkpoint.root.hex()}, signed before: the log was rewritten"
-            )
+            expected = f"the root {self.checkpoint.root.hex()} over the first {size} entries: the log was rewritten"
+            raise InvalidInput("checkpoint", f"the root {root.hex()}", expected)
         return Comparison(size, given, "skipped" if root is None else "continues")
 
 

@@ -12,7 +12,7 @@ that neither can be taken for a checkpoint)::
 is signed by a key that stays; the removed one counts for trees of at most ``size`` entries from then on, so that who
 steals an old key cannot go on with the log.
 
-A replacement takes these steps. Each key note stands in ``details.key_note`` of a record ``audit.key.change`` in the
+A replacement takes these steps. Each key note stands in ``details.succession`` of a record ``audit.key.change`` in the
 log itself, beside ``keys_added`` or ``keys_removed``; the manifest of every bundle repeats all key notes of its log,
 oldest first. The record alone proves nothing: whoever can write records, but has no key, cannot make a key note.
 

@@ -7,11 +7,12 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from synapse_modules.audit import store
-from synapse_modules.audit.export import ExportOrder, bundle_chunks, plan_export
+from synapse_modules.audit.export import ExportOrder, bundle_chunks, plan_export, plan_resumption
 from synapse_modules.audit.search import EntryFilter
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.ports import AuditEvent
 from synapse_modules.storage.migrations import migrate
+from tests.support.anchored_log import forget_newest
 from tests.support.audit_log import KEY, RECORDER, HandClock, sequencer_of
 
 if TYPE_CHECKING:
@@ -121,6 +122,12 @@ class FilledLog:
         self.write(events)
         self.seal()
 
+    def set_back(self, size: int) -> None:
+        """Bring the database back to where it had the checkpoint of ``size``, as an older backup does."""
+        forget_newest(self.database, size)
+        self._written = size
+        self.sequencer = sequencer_of(self.database, self._clock)
+
     def export(self, wanted: EntryFilter | None = None, **changes: Any) -> bytes:
         """A bundle: a range, or with a filter a selection; ``changes`` are laid over its order."""
         return b"".join(self.export_pieces(wanted, **changes))
@@ -143,6 +150,17 @@ class FilledLog:
             return [piece async for piece in bundle_chunks(self.reader, export, keys)]
 
         return finished(pieces())
+
+    def resume(self, partial: bytes, requester: str = "@officer:synapse.test") -> bytes:
+        """The rest of a bundle, after the last part line of which all is there."""
+        lines = partial.splitlines(keepends=True)
+        part = next(line for line in reversed(lines) if line.startswith(b'{"counts":') and line.endswith(b"\n"))
+
+        async def pieces() -> bytes:
+            export = await plan_resumption(self.reader, [KEY], requester, lines[0], part)
+            return b"".join([piece async for piece in bundle_chunks(self.reader, export, [KEY])])
+
+        return partial[: partial.index(part) + len(part)] + finished(pieces())
 
 
 def finished(work: Awaitable[_Result]) -> _Result:

@@ -6,6 +6,7 @@ receipt, its whole answer, is the proof, and it needs nothing but the root certi
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -31,11 +32,16 @@ if TYPE_CHECKING:
     from synapse_modules.audit.anchors.model import Held
     from synapse_modules.audit.anchors.transport import Transport
 
-__all__ = ["TimestampAnchor", "load_certificates", "verify_timestamp"]
+__all__ = ["TimestampAnchor", "load_certificates", "trusted_time", "verify_timestamp"]
 
 _QUERY = "application/timestamp-query"
 _REPLY = "application/timestamp-reply"
 _GRANTED = 0
+_HASHES = {
+    "2.16.840.1.101.3.4.2.1": "sha256",
+    "2.16.840.1.101.3.4.2.2": "sha384",
+    "2.16.840.1.101.3.4.2.3": "sha512",
+}
 
 
 class TimestampAnchor:
@@ -107,6 +113,21 @@ def verify_timestamp(note: str, receipt: bytes, roots: Sequence[x509.Certificate
     return response.tst_info.gen_time
 
 
+def trusted_time(note: str, receipt: bytes, roots: Sequence[x509.Certificate]) -> datetime | None:
+    """The same for whoever may not know the authority: None if its certificate is not from one of the ``roots``.
+
+    Raises:
+        InvalidInput: it is no time stamp over that note, or not by the authority that it names, which is trusted.
+    """
+    response = _decoded(receipt)
+    imprint = response.tst_info.message_imprint
+    if imprint.message != hashlib.new(_hash_name(imprint.hash_algorithm), note.encode()).digest():
+        raise InvalidInput("time stamp", "one over something else", "one over this checkpoint")
+    known = {root.subject for root in roots}
+    issuers = {x509.load_der_x509_certificate(each).issuer for each in response.signed_data.certificates}
+    return verify_timestamp(note, receipt, roots) if known & issuers else None
+
+
 def load_certificates(path: Path) -> list[x509.Certificate]:
     """The certificates in a PEM file, at least one.
 
@@ -130,6 +151,13 @@ def _decoded(data: bytes) -> TimeStampResponse:
         words = "; ".join(response.status_string) or "no reason"
         raise InvalidInput("time stamp", f"status {response.status}: {words}", "status 0, granted")
     return response
+
+
+def _hash_name(algorithm: x509.ObjectIdentifier) -> str:
+    name = _HASHES.get(algorithm.dotted_string)
+    if name is None:
+        raise InvalidInput("time stamp", algorithm.dotted_string, "SHA-256, SHA-384 or SHA-512")
+    return name
 
 
 def _verify(

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synapse_modules.audit.anchors.model import AnchorFailed
-from synapse_modules.audit.anchors.timestamp import TimestampAnchor, load_certificates, verify_timestamp
+from synapse_modules.audit.anchors.timestamp import (
+    TimestampAnchor,
+    load_certificates,
+    trusted_time,
+    verify_timestamp,
+)
 from synapse_modules.audit.checkpoint import sign_note
 from synapse_modules.core.errors import InvalidInput
 from tests.support.anchor_servers import TimeStampAuthority
@@ -155,3 +160,28 @@ def test_a_stamp_with_any_bit_changed_says_the_same_or_is_refused(
     except InvalidInput:
         return
     assert found == verify_timestamp(NOTE, stamp, roots)
+
+
+def test_a_stamp_by_an_authority_that_is_not_known_says_nothing(
+    stamp: bytes, root: Root, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Root.make(tmp_path_factory.mktemp("stranger"), "Another root")
+    assert trusted_time(NOTE, stamp, []) is None
+    assert trusted_time(NOTE, stamp, load_certificates(other.certificate)) is None
+    known = [*load_certificates(other.certificate), *load_certificates(root.certificate)]
+    assert trusted_time(NOTE, stamp, known) == verify_timestamp(NOTE, stamp, known)
+
+
+def test_a_stamp_by_somebody_who_takes_the_name_of_a_known_authority_is_a_forgery(
+    stamp: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    namesake = Root.make(tmp_path_factory.mktemp("namesake"))
+    with pytest.raises(InvalidInput, match="from a trusted authority"):
+        trusted_time(NOTE, stamp, load_certificates(namesake.certificate))
+
+
+def test_a_stamp_over_something_else_is_wrong_whoever_made_it(stamp: bytes) -> None:
+    with pytest.raises(InvalidInput, match="one over something else"):
+        trusted_time(note_of(6), stamp, [])
+    with pytest.raises(InvalidInput, match="time stamp"):
+        trusted_time(NOTE, stamp[:-20], [])
