@@ -127,7 +127,10 @@ _BATCH_ENDS = _SQL.add(
 )
 _KEYS_OF = _SQL.add(
     "the keys of a writer's first records",
-    "SELECT dedupe_key FROM governance_audit_records WHERE writer = ? AND wseq <= ? AND dedupe_key IS NOT NULL",
+    """
+    SELECT dedupe_key FROM governance_audit_records
+    WHERE writer = ? AND wseq >= ? AND wseq <= ? AND dedupe_key IS NOT NULL
+    """,
 )
 _REMEMBER_KEY = _SQL.add(
     "remember a key", "INSERT INTO governance_audit_pruned_keys (key_hash) VALUES (?) ON CONFLICT DO NOTHING"
@@ -142,13 +145,15 @@ _BEGIN_FLOOR = _SQL.add(
 _RAISE_FLOOR = _SQL.add(
     "remember how far a writer is pruned", "UPDATE governance_audit_floors SET wseq = ? WHERE writer = ?"
 )
+_FLOOR = _SQL.add("how far a writer is pruned", "SELECT wseq FROM governance_audit_floors WHERE writer = ?")
 _DROP_FLOOR = _SQL.add("forget a writer that has ended", "DELETE FROM governance_audit_floors WHERE writer = ?")
 _CLOSES = _SQL.add(
     "whether a writer's first records end it",
-    "SELECT MAX(closes) FROM governance_audit_records WHERE writer = ? AND wseq <= ?",
+    "SELECT MAX(closes) FROM governance_audit_records WHERE writer = ? AND wseq >= ? AND wseq <= ?",
 )
 _DELETE_RECORDS = _SQL.add(
-    "delete a writer's first records", "DELETE FROM governance_audit_records WHERE writer = ? AND wseq <= ?"
+    "delete a writer's first records",
+    "DELETE FROM governance_audit_records WHERE writer = ? AND wseq >= ? AND wseq <= ?",
 )
 _DELETE_WORDS = _SQL.add(
     "delete words of blocks of entries",
@@ -262,9 +267,10 @@ def remove(transaction: Transaction, begin: int, end: int) -> None:
     """
     _forget_words(transaction, begin, end)
     for writer, last in batch_ends(transaction, begin, end):
-        _remember_keys(transaction, writer, last)
-        _set_floor(transaction, writer, last)
-        _DELETE_RECORDS.run(transaction, (writer, last))
+        run = (writer, _floor(transaction, writer), last)
+        _remember_keys(transaction, run)
+        _set_floor(transaction, run)
+        _DELETE_RECORDS.run(transaction, run)
     _DELETE_ENTRIES.run(transaction, (begin, end))
 
 
@@ -279,14 +285,21 @@ def _forget_words(transaction: Transaction, begin: int, end: int) -> None:
     _DELETE_SPANS.run(transaction, (end // SPAN,))
 
 
-def _remember_keys(transaction: Transaction, writer: str, last: int) -> None:
-    if writer in store.STANDING_WRITERS:
-        rows = [(key_hash(key),) for (key,) in _KEYS_OF.rows(transaction, (writer, last))]
+def _floor(transaction: Transaction, writer: str) -> int:
+    """The lowest number that is there of ``writer``: PostgreSQL need not look through what was deleted before."""
+    rows = _FLOOR.rows(transaction, (writer,))
+    return int(rows[0][0]) if rows else 0
+
+
+def _remember_keys(transaction: Transaction, run: tuple[str, int, int]) -> None:
+    if run[0] in store.STANDING_WRITERS:
+        rows = [(key_hash(key),) for (key,) in _KEYS_OF.rows(transaction, run)]
         transaction.executemany(_REMEMBER_KEY.text(transaction.dialect), rows)
 
 
-def _set_floor(transaction: Transaction, writer: str, last: int) -> None:
-    if _CLOSES.rows(transaction, (writer, last))[0][0]:
+def _set_floor(transaction: Transaction, run: tuple[str, int, int]) -> None:
+    writer, _, last = run
+    if _CLOSES.rows(transaction, run)[0][0]:
         _DROP_FLOOR.run(transaction, (writer,))
     else:
         _BEGIN_FLOOR.run(transaction, (writer,))  # of a writer whose first record is already gone it inserts nothing
