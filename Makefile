@@ -5,6 +5,9 @@ PORT ?= 8008
 PYTHONS ?= python3
 # Further arguments to `make bench-audit`.
 BENCH ?=
+# How many processes `make faults` kills.
+WRITER_KILLS ?= 1000
+SEQUENCER_KILLS ?= 200
 # Further arguments to pytest, for instance PYTEST="-k harness -x".
 PYTEST ?=
 
@@ -12,8 +15,8 @@ BIN := .venv/bin
 OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help run clean-run smoke lint type unit storage module module-oldest e2e test bench-overhead bench-audit bench-requests lock matrix \
-	docs docs-check clean venv venv-demo venv-oldest
+.PHONY: help run clean-run smoke lint type unit storage module module-oldest e2e test bench-overhead bench-audit bench-requests faults \
+	lock matrix docs docs-check clean venv venv-demo venv-oldest
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -62,8 +65,11 @@ bench-overhead: venv ## the same load on stock Synapse and with all three module
 bench-requests: venv ## what hearing Synapse's request log costs for each request
 	@exec $(BIN)/python -m tests.bench.requests
 
-bench-audit: venv ## how fast the audit log takes, seals, verifies, exports and finds; BENCH="--entries 1000000" for less
+bench-audit: venv ## how fast the audit log takes, seals, verifies, exports and finds; see BENCH
 	@exec $(BIN)/python -m tests.bench.audit $(BENCH)
+
+faults: venv ## kill processes of the audit log, WRITER_KILLS and SEQUENCER_KILLS times, and do it every other harm
+	@exec $(BIN)/python -m tests.bench.faults --writer-kills $(WRITER_KILLS) --sequencer-kills $(SEQUENCER_KILLS)
 
 matrix: ## unit and module tests on the newest and the oldest Synapse, for each of PYTHONS
 	@set -e; for python in $(PYTHONS); do \

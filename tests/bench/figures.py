@@ -34,17 +34,19 @@ class Benchmark:
     Attributes:
         name: the ``NAME`` of ``make bench-NAME``. title: its heading. method: how it measures, in a sentence or two.
         meanings: what each figure is, with its unit and its goal, in the order of the table.
+        target: of make, where it is not ``bench-NAME``.
     """
 
     name: str
     title: str
     method: str
     meanings: Mapping[str, str]
+    target: str = ""
 
     @property
     def command(self) -> str:
         """What to type to see it again."""
-        return f"make bench-{self.name}"
+        return f"make {self.target or f'bench-{self.name}'}"
 
 
 def report(benchmark: Benchmark, figures: Mapping[str, float]) -> None:

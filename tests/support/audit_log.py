@@ -19,6 +19,7 @@ from synapse_modules.storage.dialect import Dialect
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from synapse_modules.core.clock import Clock
     from synapse_modules.core.ports import Rows, Transaction
     from synapse_modules.storage.database import Database, DatabaseLocation
 
@@ -58,7 +59,7 @@ def make_record(name: str = "tea", *, key: str | None = None, now_ms: int = 1_70
     return RECORDER.record(AuditEvent(Action.AUTH_LOGIN, actor=f"@{name}:synapse.test", key=key), now_ms)
 
 
-def sequencer_of(log: Database, clock: HandClock | None = None, key: SigningKey = KEY) -> Sequencer:
+def sequencer_of(log: Database, clock: Clock | None = None, key: SigningKey = KEY) -> Sequencer:
     """A sequencer, as a process that has just started has it."""
     return Sequencer(log, key, RECORDER, clock or HandClock())
 

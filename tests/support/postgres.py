@@ -79,6 +79,11 @@ class Postgres:
         """Remove a database, whoever is still connected to it."""
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
+    def own(self, folder: Path) -> None:
+        """Let the server write into ``folder``."""
+        if os.getuid() == 0:
+            shutil.chown(folder, _OWNER)
+
     def execute(self, sql: str, parameters: Sequence[Any] = (), *, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement by itself, committed at once, and return its rows (none if it has no result)."""
         with closing(psycopg2.connect(**self.connection_arguments(database))) as connection:
