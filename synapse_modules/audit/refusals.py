@@ -76,7 +76,7 @@ class Refusals:
         """Return once ``event`` is durable, or counted together with one that is.
 
         Raises:
-            Unavailable: it could not be recorded. It is counted all the same.
+            Unavailable: it could not be recorded. It is counted all the same, unless no more can be remembered.
         """
         refused = self._known.get(_key(event)) or await self._remembered(event)
         refused.waiting += 1

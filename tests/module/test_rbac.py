@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,6 +58,15 @@ POLICY: dict[str, Any] = {
 }
 
 
+OPEN = {
+    "enable_registration": True,
+    "enable_registration_without_verification": True,
+    "allow_guest_access": True,
+    "rc_registration": {"per_second": 1000, "burst_count": 1000},
+}
+"""Anybody may register, and guests may come, as far as Synapse goes."""
+
+
 def _with(*bindings: dict[str, Any], **roles: dict[str, Any]) -> dict[str, Any]:
     """POLICY with more in it."""
     return POLICY | {"roles": POLICY["roles"] | roles, "bindings": [*POLICY["bindings"], *bindings]}
@@ -67,7 +77,7 @@ def deployment(deploy_shared: Deploy, engine: str, tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("policy") / "policy.yaml"
     path.write_text(yaml.safe_dump(POLICY))
     config = {"policy_file": str(path), "poll_seconds": 1, "stale_seconds": 5}
-    return governed(config, deploy_shared, postgres=engine == "postgres")
+    return governed(config, deploy_shared, postgres=engine == "postgres", extra=OPEN)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +197,101 @@ def test_a_role_that_is_inherited_names_where_the_permission_is_written(
     policy(_with({"role": "trainee", "user": bob.user_id, "scope": "server"}, **base))
     rule = "role:mute deny message.send (binding N of role trainee, scope server)"
     assert_refused(bob.send(room), f"Your role 'mute' may not send messages. {ASK}", rule, "message.send")
+
+
+MUTE = {"role": "mute", "group": "employees", "scope": "server"}
+
+
+def test_who_may_not_send_a_message_cannot_send_it_as_state(
+    policy: Policy, deployment: Deployment, alice: MatrixClient, bob: MatrixClient
+) -> None:
+    room = _room(alice, room_version="11")
+    event_id = alice.send(room, "still here").expect()["event_id"]
+    policy(_with(MUTE, mute={"deny": ["message.send"]}))
+    rule = "role:mute deny message.send (binding N, scope server)"
+    error = f"Your role 'mute' may not send messages. {ASK}"
+    text = {"msgtype": "m.text", "body": "hello"}
+    before = len(recorded(deployment.url))
+    for kind, content in (("m.room.message", text), ("m.room.redaction", {"redacts": event_id}), ("org.x.y", text)):
+        assert_refused(alice.set_state(room, kind, content, key="k"), error, rule, "message.send")
+    assert [event["details"]["permission"] for event in recorded(deployment.url)[before:]] == ["message.send"] * 3
+    assert alice.set_state(room, "m.room.topic", {"topic": "tea"}).ok
+    assert alice.texts(room) == ["still here"]
+    for kind in ("m.room.message", "org.x.y"):
+        state = [{"type": kind, "state_key": "k", "content": text}]
+        assert_refused(bob.create_room(initial_state=state), error, rule, "message.send")
+    assert bob.create_room(initial_state=[{"type": "m.room.topic", "content": {"topic": "tea"}}]).ok
+
+
+def test_a_change_of_a_rooms_class_counts_with_the_next_message(alice: MatrixClient, guest: MatrixClient) -> None:
+    room = _room(alice, name="Talk")
+    guest.join(room).expect()
+    rule = "role:outsider deny message.send (binding N, scope class:regulated)"
+    error = f"Your role 'outsider' may not send messages to this room. {ASK}"
+    for _ in range(3):
+        guest.send(room).expect()
+        alice.set_state(room, "m.room.name", {"name": "Regulated talk"}).expect()
+        assert_refused(guest.send(room), error, rule, "message.send")
+        alice.set_state(room, "m.room.name", {"name": "Talk"}).expect()
+
+
+def test_who_may_no_longer_join_still_changes_their_profile_where_they_are(
+    deployment: Deployment, policy: Policy, alice: MatrixClient, bob: MatrixClient
+) -> None:
+    rooms = [_room(alice) for _ in range(3)]
+    for room in rooms:
+        bob.join(room).expect()
+    policy(_with({"role": "stay", "user": bob.user_id, "scope": "server"}, stay={"deny": ["room.join"]}))
+    before = recorded(deployment.url)
+    name = {"displayname": "Robert"}
+    bob.client("PUT", "profile", bob.user_id, "displayname", body=name).expect()
+    for room in rooms:
+        changed = wait_until(partial(_named, alice, room, bob, "Robert"), what="the name is known")
+        assert changed is not None
+        assert changed["membership"] == "join"
+    assert recorded(deployment.url) == before
+    bob.leave(rooms[0]).expect()
+    rule = "role:stay deny room.join (binding N, scope server)"
+    assert_refused(bob.join(rooms[0]), f"Your role 'stay' may not join rooms. {ASK}", rule, "room.join")
+    assert len(recorded(deployment.url)) == len(before) + 1
+
+
+def _named(reader: MatrixClient, room: str, somebody: MatrixClient, name: str) -> dict[str, Any] | None:
+    content = reader.state(room, "m.room.member", somebody.user_id).expect()
+    return content if content.get("displayname") == name else None
+
+
+# ------------------------------------------------------------------------------------------------ ways to a session
+
+
+def _register(deployment: Deployment, name: str | None, **more: Any) -> Reply:
+    body = {"password": PASSWORD, "auth": {"type": "m.login.dummy"}, **({"username": name} if name else {})}
+    return deployment.client().client("POST", "register", body=body, **more)
+
+
+def test_an_account_is_registered_by_whoever_may_log_in(deployment: Deployment, policy: Policy) -> None:
+    error = f"None of your roles lets you log in to this server. {ASK}"
+    assert_refused(_register(deployment, "carol"), error, "default", "login")
+    (event,) = recorded(deployment.url, actor="@carol:synapse.test")
+    assert (event["action"], event["outcome"], event["address"]) == ("access.denied", "denied", "127.0.0.1")
+    policy(_with({"role": "member", "user": "@carol:synapse.test", "scope": "server"}))
+    carol = deployment.client().with_login(_register(deployment, "carol"))
+    assert carol.whoami().expect()["user_id"] == "@carol:synapse.test"
+
+
+def test_guests_and_people_without_a_name_are_not_everyone(deployment: Deployment, policy: Policy) -> None:
+    policy(_with({"role": "member", "group": "everyone", "scope": "server"}))
+    error = f"None of your roles lets you log in to this server. {ASK}"
+    assert_refused(_register(deployment, None, kind="guest"), error, "default", "login")
+    assert_refused(_register(deployment, None), error, "default", "login")
+    assert _register(deployment, "anybody").ok
+
+
+def test_open_ways_in_are_warned_of_at_start(deployment: Deployment) -> None:
+    log = deployment.main.log()
+    assert "anybody may register" in log
+    assert "guests may come" in log
+    assert "another service logs people in" not in log
 
 
 # ------------------------------------------------------------------------------------------------ rooms to be made

@@ -112,6 +112,17 @@ def test_a_redaction_says_whose_event_was_removed() -> None:
     assert (event.action, event.target, facts(event)) == (Action.MESSAGE_REDACT, BOB, {"redacts": "$tea"})
 
 
+@pytest.mark.parametrize("kind", ["m.room.message", "m.room.encrypted", "m.sticker", "org.matrix.msc3381.poll.start"])
+def test_state_that_is_no_setting_is_a_message(kind: str) -> None:
+    event = only(kind, {"body": "secret"}, state_key="k")
+    assert (event.action, facts(event)) == (Action.MESSAGE_SEND, {"encrypted": kind == "m.room.encrypted"})
+
+
+def test_a_redaction_in_the_shape_of_state_is_a_redaction() -> None:
+    event = only("m.room.redaction", state_key="k", redacts="$tea", redacted_sender=BOB)
+    assert (event.action, event.target, facts(event)) == (Action.MESSAGE_REDACT, BOB, {"redacts": "$tea"})
+
+
 def test_a_redaction_of_nothing_that_is_known_is_still_recorded() -> None:
     event = only("m.room.redaction")
     assert (event.action, event.target, facts(event)) == (Action.MESSAGE_REDACT, None, {"redacts": None})

@@ -9,7 +9,7 @@ from synapse_modules.audit.sources import UNRECORDED, LoginRecorder
 from synapse_modules.core.action_specs import check_event
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.errors import Unavailable
-from synapse_modules.homeserver.callbacks import LoginAttempt
+from synapse_modules.homeserver.callbacks import LoginAttempt, Registration
 
 if TYPE_CHECKING:
     from synapse_modules.core.ports import AuditEvent, Transaction
@@ -62,6 +62,29 @@ def test_a_login_by_single_sign_on_says_so() -> None:
     (event,) = sink.events
     check_event(event)
     assert event.details == {"login_type": "m.login.sso"}
+
+
+@pytest.mark.parametrize("user_id", ["@carol:synapse.test", None])
+def test_a_registration_is_recorded_as_a_login_because_it_is_answered_with_a_session(user_id: str | None) -> None:
+    sink = Sink()
+    assert asyncio.run(recorder(sink).may_register(Registration(user_id))) is None
+    (event,) = sink.events
+    check_event(event)
+    assert (event.action, event.outcome, event.actor) == (Action.AUTH_LOGIN, Outcome.SUCCESS, user_id)
+    assert event.details == {"login_type": "registration"}
+
+
+def test_an_account_by_single_sign_on_is_not_recorded_as_a_login_because_one_follows() -> None:
+    sink = Sink()
+    assert asyncio.run(recorder(sink).may_register(Registration("@carol:synapse.test", "oidc-tea"))) is None
+    assert sink.events == []
+
+
+def test_a_registration_that_cannot_be_recorded_is_refused() -> None:
+    broken = recorder(Sink(Unavailable("the database is down")))
+    refusal = asyncio.run(broken.may_register(Registration("@carol:synapse.test")))
+    assert refusal is not None
+    assert refusal.governance == {"rule": UNRECORDED, "permission": "login"}
 
 
 def test_a_login_that_cannot_be_recorded_is_refused_in_words() -> None:

@@ -20,7 +20,7 @@ class StillHomeserver:
 
     Attributes:
         ms: the time. started: what was asked to run in the background, by name. sent: the signals that were sent.
-        slept: for how long it was asked to give way each time.
+        slept: for how long it was asked to give way each time. database: a transaction runner, if a test needs one.
     """
 
     def __init__(self, now_ms: int = 1_700_000_000_000, process_name: str = "main") -> None:
@@ -30,6 +30,7 @@ class StillHomeserver:
         self.started: dict[str, Callable[[], Awaitable[None]]] = {}
         self.sent: list[str] = []
         self.slept: list[float] = []
+        self.database: Any = None
 
     @property
     def itself(self) -> Homeserver:

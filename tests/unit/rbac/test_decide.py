@@ -149,6 +149,14 @@ def test_only_permissions_of_class_bindings_need_the_class_of_a_room() -> None:
     assert snapshot.class_permissions == {Permission.MESSAGE_SEND, Permission.ROOM_INVITE}
 
 
+@pytest.mark.parametrize(("name", "is_everyone"), [("4711", False), ("a4711", True), ("47.11", True)])
+def test_guests_and_who_chose_no_name_have_a_number_and_are_not_everyone(name: str, is_everyone: bool) -> None:
+    request = AccessRequest(f"@{name}:x", Permission.LOGIN)
+    assert allows(parse_policy(POLICY, "p"), request) is is_everyone
+    by_name = {"role": "employee", "user": request.user, "scope": "server"}
+    assert allows(parse_policy(POLICY | {"bindings": [by_name]}, "p"), request)
+
+
 def test_a_user_of_another_server_is_not_everyone() -> None:
     policy = parse_policy(POLICY, "p")
     assert not allows(policy, AccessRequest("@bob:xx", Permission.LOGIN))
