@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from synapse_modules.audit.checkpoint import SigningKey
@@ -31,6 +32,7 @@ __all__ = [
     "HandClock",
     "execute",
     "faulty",
+    "location_argument",
     "make_record",
     "naive_root",
     "rows",
@@ -62,6 +64,11 @@ def make_record(name: str = "tea", *, key: str | None = None, now_ms: int = 1_70
 def sequencer_of(log: Database, clock: Clock | None = None, key: SigningKey = KEY) -> Sequencer:
     """A sequencer, as a process that has just started has it."""
     return Sequencer(log, key, RECORDER, clock or HandClock())
+
+
+def location_argument(location: DatabaseLocation) -> str:
+    """``location`` as the command line of a child process takes it."""
+    return json.dumps([location.dialect.value, dict(location.arguments)])
 
 
 def rows(database: Database, sql: str, parameters: Sequence[Any] = ()) -> Rows:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from synapse_modules.audit import store
 from synapse_modules.audit.intake import Intake
 from synapse_modules.audit.merkle import Frontier, leaf_hash
 from synapse_modules.core.clock import SystemClock, system_random
 from synapse_modules.core.errors import Unavailable
+from synapse_modules.storage import database as database_module
 from synapse_modules.storage.database import Database
 from tests.support.audit_log import make_record, rows, sequencer_of
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from synapse_modules.storage.database import DatabaseLocation
 
-__all__ = ["Tally", "kill_sequencers", "kill_writers", "tally"]
+__all__ = ["Tally", "cycle_killed_at", "kill_sequencers", "kill_writers", "tally"]
 
 _IN_FLIGHT = 64
 _LONGEST_LIFE_S = 0.4
@@ -147,6 +150,49 @@ def _sequence(location: DatabaseLocation) -> None:
             sequencer.run_cycle()
         except Unavailable:
             continue  # a SQLite file that many processes want to write is not always free in time
+
+
+def cycle_killed_at(location: DatabaseLocation, step: int) -> bool:
+    """Let a sequencer that has just started take one turn, killed at that step; False where it ended before.
+
+    Each statement is a step, and so are the moments before and after a commit.
+    """
+    process = _start(_cycle_until, location, step)
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+def _cycle_until(location: DatabaseLocation, last: int) -> None:
+    steps, real = itertools.count(1), database_module.connect
+
+    def step() -> None:
+        if next(steps) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(database_module, "connect", lambda at: _Stepping(real(at), step))  # noqa: B010
+    sequencer_of(Database(location), SystemClock()).run_cycle()
+
+
+class _Stepping:
+    """A connection, or a cursor of one, that tells of each step."""
+
+    def __init__(self, inner: Any, step: Callable[[], None]) -> None:
+        self._inner, self._step = inner, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def cursor(self) -> _Stepping:
+        return _Stepping(self._inner.cursor(), self._step)
+
+    def execute(self, *arguments: Any) -> None:
+        self._step()
+        self._inner.execute(*arguments)
+
+    def commit(self) -> None:
+        self._step()
+        self._inner.commit()
+        self._step()
 
 
 # ------------------------------------------------------------------------------------------------------------- looking

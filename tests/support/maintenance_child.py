@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from synapse_modules.storage import database as database_module
 from synapse_modules.storage.database import CursorTransaction, Database, DatabaseLocation
 from synapse_modules.storage.dialect import Dialect
-from tests.support.audit_child import location_argument
+from tests.support.audit_log import location_argument
 from tests.support.maintained_log import prune, run_erasure
 
 if TYPE_CHECKING:
