@@ -43,6 +43,7 @@ BENCHMARK = Benchmark(
 
 TESTS = (
     "tests/storage/audit/test_faults.py",
+    "tests/storage/audit/test_kills.py",
     "tests/storage/audit/test_intake.py",
     "tests/storage/audit/test_sequencer.py",
     "tests/storage/audit/test_anchors_rollback.py",
