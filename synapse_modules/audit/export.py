@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from synapse_modules.audit import store
 from synapse_modules.audit.bundle import BundleWriter, Manifest, PartLine, part_note_text
 from synapse_modules.audit.checkpoint import Checkpoint, open_note, sign_note
-from synapse_modules.audit.export_store import anchored_checkpoints, anchored_sizes, checkpoint_of, gaps, key_notes
+from synapse_modules.audit.export_store import anchored_checkpoints, anchored_sizes, checkpoint_of, gaps, notes_of
 from synapse_modules.audit.merkle import EMPTY_ROOT
 from synapse_modules.audit.proof import skip_hashes
 from synapse_modules.audit.search import EntryFilter, read_out
@@ -171,7 +171,7 @@ def _plan(transaction: Transaction, keys: Sequence[SigningKey], order: ExportOrd
         bundle_id=order.bundle_id,
         origin=keys[0].verifier.name,
         keys=tuple(str(key.verifier) for key in keys),
-        key_changes=key_notes(transaction, size),
+        key_changes=notes_of(transaction, keys[0].verifier.name),
         tree_size=size,
         marks=tuple(sorted(mark for mark in marks if 0 < mark < size)),
         kind=order.kind,

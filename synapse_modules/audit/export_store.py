@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 from typing import TYPE_CHECKING
 
 from synapse_modules.audit import store
 from synapse_modules.audit.anchor_config import AnchorKind
 from synapse_modules.audit.bundle import MAX_GAPS, AnchoredCheckpoint, TimeStamp
 from synapse_modules.audit.checkpoint import Checkpoint, split_note
+from synapse_modules.audit.key_change import parse_key_note
+from synapse_modules.audit.key_rotation import key_notes
 from synapse_modules.audit.receipts import receipts_of
 from synapse_modules.core.actions import Action
 from synapse_modules.storage.statements import StatementHome
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from synapse_modules.audit.receipts import Receipt
     from synapse_modules.core.ports import Transaction
 
-__all__ = ["anchored_checkpoints", "anchored_sizes", "checkpoint_of", "gaps", "key_notes"]
+__all__ = ["anchored_checkpoints", "anchored_sizes", "checkpoint_of", "gaps", "notes_of"]
 
 _PROVING = (AnchorKind.WITNESS, AnchorKind.TIMESTAMP)
 """Anchors whose receipts prove something to others."""
@@ -31,14 +32,6 @@ _SQL = StatementHome("audit.export", database="audit")
 _GAPS = _SQL.add(
     "the first entries of an action in a range",
     "SELECT idx FROM governance_audit_entries WHERE action = ? AND idx >= ? AND idx < ? ORDER BY idx LIMIT ?",
-)
-_LEAVES_OF = _SQL.add(
-    "the leaves of an action",
-    """
-    SELECT record.leaf FROM governance_audit_entries AS entry
-    JOIN governance_audit_records AS record ON record.writer = entry.writer AND record.wseq = entry.wseq
-    WHERE entry.action = ? AND entry.idx < ? ORDER BY entry.idx
-    """,
 )
 _CHECKPOINT_OF = _SQL.add(
     "the checkpoint of a size", "SELECT size, root, note, created_ms FROM governance_audit_checkpoints WHERE size = ?"
@@ -60,11 +53,9 @@ def gaps(transaction: Transaction, begin: int, end: int) -> tuple[int, ...]:
     return tuple(index for (index,) in rows)
 
 
-def key_notes(transaction: Transaction, size: int) -> tuple[str, ...]:
-    """The key notes that are recorded among the first ``size`` entries, oldest first."""
-    leaves = (json.loads(leaf) for (leaf,) in _LEAVES_OF.rows(transaction, (Action.AUDIT_KEY_CHANGE.value, size)))
-    notes = (leaf["details"].get("succession") for leaf in leaves)
-    return tuple(note for note in notes if isinstance(note, str))
+def notes_of(transaction: Transaction, origin: str) -> tuple[str, ...]:
+    """The key notes of the log ``origin``, oldest first; not those from before it had to take another name."""
+    return tuple(note for note in key_notes(transaction) if parse_key_note(note).origin == origin)
 
 
 def checkpoint_of(transaction: Transaction, size: int) -> store.SignedHead | None:

@@ -17,18 +17,20 @@ from synapse_modules.audit.bundle import Manifest
 from synapse_modules.audit.checkpoint import SigningKey, sign_note, split_note
 from synapse_modules.audit.continuity import Comparison
 from synapse_modules.audit.cosignature import WitnessKey
-from synapse_modules.audit.key_change import KnownKey, key_added_note, key_removed_note
+from synapse_modules.audit.key_change import KnownKey
 from synapse_modules.audit.known_checkpoints import KnownCheckpoints
 from synapse_modules.audit.known_keys import KnownKeys
 from synapse_modules.audit.receipts import Receipt, insert_receipt
 from synapse_modules.audit.search import EntryFilter
+from synapse_modules.audit.sequencer import Sequencer
 from synapse_modules.audit.verify import BundleInvalid, Trust, VerifiedBundle, verify_bundle
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.errors import InvalidInput
 from synapse_modules.core.ports import AuditEvent
 from tests.support.anchor_servers import Witness
-from tests.support.audit_log import KEY, execute, rows
+from tests.support.audit_log import KEY, ORIGIN, RECORDER, HandClock, execute, rows
 from tests.support.filled_log import FilledLog, sample_events
+from tests.unit.audit.samples import SampleLog, make_records
 
 if TYPE_CHECKING:
     from synapse_modules.storage.database import Database
@@ -192,24 +194,43 @@ def test_a_gap_that_a_range_shows_and_does_not_name_is_found(log: FilledLog) -> 
 # ---------------------------------------------------------------------------------------------- keys
 
 
-def test_a_bundle_tells_of_new_keys_to_whoever_knows_the_old_one(log: FilledLog) -> None:
-    new = SigningKey(KEY.verifier.name, b"n" * 32)
-    added = key_added_note(new, [KEY])
-    log.fill([AuditEvent(Action.AUDIT_KEY_CHANGE, details={"keys_added": [str(new.verifier)], "succession": added})])
-    removed = key_removed_note(KEY.verifier, SIZE + 10, [new])
-    gone = {"keys_removed": [str(KEY.verifier)], "succession": removed}
-    log.fill([AuditEvent(Action.AUDIT_KEY_CHANGE, details=gone)])
-
-    found = verify(b"".join(log.export_pieces(EntryFilter(end=5), keys=[new, KEY])))
-    assert found.manifest.key_changes == (added, removed)
-    assert found.known is not None
-    keys = found.known.keys_of(KEY.verifier.name)
-    assert keys == [KnownKey(KEY.verifier, until=SIZE + 10), KnownKey(new.verifier)]
+NEW = SigningKey(KEY.verifier.name, b"n" * 32)
 
 
-def test_a_key_that_was_removed_does_not_vouch_for_what_came_later(log: FilledLog) -> None:
-    with pytest.raises(BundleInvalid, match=r"a tree of 900 entries', expected at most 899: the log has removed"):
-        verify_bundle(io.BytesIO(log.export()), KnownKeys([KnownKey(KEY.verifier, until=899)]))
+def restart(log: FilledLog, key: SigningKey, next_key: SigningKey | None = None) -> None:
+    """The log signs with these keys from now on, and does."""
+    log.sequencer = Sequencer(log.database, key, RECORDER, HandClock(), next_key=next_key)
+    log.fill(sample_events(3))
+
+
+def test_whoever_knows_the_old_key_follows_the_log_to_the_new_one(log: FilledLog) -> None:
+    restart(log, KEY, NEW)
+    during = verify(b"".join(log.export_pieces(EntryFilter(end=5), keys=[NEW, KEY])))
+    assert during.known is not None
+    assert during.known.keys_of(ORIGIN) == [KnownKey(KEY.verifier), KnownKey(NEW.verifier)]
+    assert during.key == NEW.verifier
+    last = during.checkpoint.size
+    restart(log, NEW)
+    bundle = b"".join(log.export_pieces(EntryFilter(end=5), keys=[NEW]))
+    for known in (KNOWN, during.known, KnownKeys([NEW.verifier])):
+        after = verify_bundle(io.BytesIO(bundle), known)
+        assert after.known is not None
+        assert after.known.keys_of(ORIGIN)[-1] == KnownKey(NEW.verifier)
+        assert (KnownKey(KEY.verifier, until=last) in after.known.keys_of(ORIGIN)) == (KEY.verifier in known)
+
+
+def test_whoever_has_stolen_the_old_key_cannot_go_on_with_it(log: FilledLog) -> None:
+    restart(log, KEY, NEW)
+    restart(log, NEW)
+    known = verify(b"".join(log.export_pieces(keys=[NEW]))).known
+    assert known is not None
+    bundle = b"".join(log.export_pieces(keys=[NEW]))
+    forged = SampleLog(make_records(1000)).export()
+    assert verify_bundle(io.BytesIO(bundle), known).entries > SIZE
+    with pytest.raises(BundleInvalid, match="no signature by a known key"):
+        verify_bundle(io.BytesIO(forged), known)
+    with pytest.raises(BundleInvalid, match=r"a tree of 1000 entries', expected at most 899: the log has removed"):
+        verify_bundle(io.BytesIO(forged), KnownKeys([KnownKey(KEY.verifier, until=899)]))
 
 
 # ---------------------------------------------------------------------------------------------- parts
