@@ -27,6 +27,7 @@ __all__ = [
     "log_location",
     "log_origin",
     "signing_key_path",
+    "signing_key_paths",
 ]
 
 _DATABASE_FILE = "governance-audit.db"
@@ -113,6 +114,8 @@ class AuditConfig(FrozenModel):
         signing_key_path: the file with the key that signs checkpoints, readable by its owner alone; made at the first
             start. By default, where the homeserver is on SQLite, ``governance-audit.key`` beside its database file; on
             PostgreSQL it has to be set.
+        next_signing_key_path: the file with the key that is to replace it. While it is named both sign, so that whoever
+            knows the present one comes to know the next; see the guide for operators.
         origin: the log's name, for good; by default ``<server name>/governance-audit``.
         on_unavailable: what comes of actions that cannot be recorded.
         queue_capacity: records that may wait in one process. When as many do, whoever comes next waits too.
@@ -130,6 +133,7 @@ class AuditConfig(FrozenModel):
     database: LogDatabase | None = None
     maintenance_database: LogDatabase | None = None
     signing_key_path: str | None = pydantic.Field(default=None, min_length=1)
+    next_signing_key_path: str | None = pydantic.Field(default=None, min_length=1)
     origin: str | None = None
     on_unavailable: WhenUnavailable = WhenUnavailable()
     queue_capacity: int = pydantic.Field(default=10_000, ge=1, le=1_000_000)
@@ -194,6 +198,12 @@ def signing_key_path(config: AuditConfig, homeserver: DatabaseLocation) -> Path:
             "config.signing_key_path", None, "a path: there is no default where the homeserver is on PostgreSQL"
         )
     return _beside(homeserver, _KEY_FILE)
+
+
+def signing_key_paths(config: AuditConfig, homeserver: DatabaseLocation) -> list[Path]:
+    """Where the present signing key is and, if one is named, the next. Raises as :func:`signing_key_path` does."""
+    following = config.next_signing_key_path
+    return [signing_key_path(config, homeserver), *([] if following is None else [Path(following)])]
 
 
 def log_origin(config: AuditConfig, server_name: str) -> str:

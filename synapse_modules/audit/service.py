@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,12 @@ from synapse_modules.audit import metrics, store
 from synapse_modules.audit.anchors.factory import anchor_warnings, make_anchors
 from synapse_modules.audit.anchors.keeper import AnchorKeeper
 from synapse_modules.audit.background import Background, Steps
-from synapse_modules.audit.config import Reaction, log_origin, signing_key_path
+from synapse_modules.audit.config import Reaction, log_origin, signing_key_paths
 from synapse_modules.audit.follower import Follower
 from synapse_modules.audit.heartbeat import Heartbeat, Unrecorded
 from synapse_modules.audit.intake import Intake
-from synapse_modules.audit.key_file import generate_key, load_key, mark_used, was_used
+from synapse_modules.audit.key_file import load_key
+from synapse_modules.audit.log_key import keys_of_log, marking
 from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
 from synapse_modules.audit.presence import Presence
 from synapse_modules.audit.problems import DAMAGE, open_problems
@@ -32,7 +32,7 @@ from synapse_modules.audit.writers import count_unordered
 from synapse_modules.core.action_specs import SPECS
 from synapse_modules.core.actions import Action
 from synapse_modules.core.clock import new_id, system_random
-from synapse_modules.core.errors import GovernanceError, InvalidInput, Unavailable
+from synapse_modules.core.errors import InvalidInput, Unavailable
 from synapse_modules.core.ports import AuditEvent
 from synapse_modules.homeserver import internals
 from synapse_modules.homeserver.deadline import DeadlineExceeded, within
@@ -40,6 +40,7 @@ from synapse_modules.homeserver.handoff import Handoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from synapse_modules.audit.checkpoint import SigningKey, VerifierKey
     from synapse_modules.audit.config import AuditConfig
@@ -91,8 +92,8 @@ class AuditService:
         self._config = config
         self._log = log
         self._origin = log_origin(config, homeserver.server_name)
-        self._key_path = signing_key_path(config, own.location)
-        self._key: SigningKey | None = None
+        self._key_paths = signing_key_paths(config, own.location)
+        self._keys: tuple[SigningKey, ...] = ()
         self.notes = RequestNotes(internals.current_request)
         self._recorder = Recorder(homeserver.server_name, homeserver.process_name, system_random)
         self._threads = homeserver.threads("governance-audit", 3)
@@ -195,13 +196,11 @@ class AuditService:
 
     @property
     def signing_keys(self) -> Sequence[SigningKey]:
-        """What the log signs with, the newest first; none in a process that cannot read the key file."""
-        if self._key is None:
-            try:
-                self._key = load_key(self._key_path, self._origin)
-            except InvalidInput as error:
-                logger.warning("this process cannot sign exports of the audit log: %s", error)
-        return () if self._key is None else (self._key,)
+        """What the log signs with, the newest first; those whose files this process can read."""
+        if not self._keys:
+            found = (self._readable_key(path) for path in self._key_paths)
+            self._keys = tuple(key for key in found if key is not None)
+        return self._keys[::-1]
 
     async def status(self) -> dict[str, Any]:
         """How the log is: the newest checkpoint, what waits, and what is wrong.
@@ -297,13 +296,28 @@ class AuditService:
         return intake
 
     def _make_background(self, own: Database) -> Background:
-        self._key = self._load_or_make_key()
-        keeper = self._make_keeper(self._key.verifier)
-        sequencer = Sequencer(self._log, self._key, self._recorder, self._homeserver, self._marking(keeper.may_sign))
+        self._keys = keys_of_log(self._log, self._key_paths, self._origin, system_random)
+        keeper = self._make_keeper(self._keys[0].verifier)
+        may_sign = marking(self._key_paths, keeper.may_sign)
+        sequencer = Sequencer(
+            self._log,
+            self._keys[0],
+            self._recorder,
+            self._homeserver,
+            may_sign,
+            next_key=self._keys[1] if len(self._keys) > 1 else None,
+        )
         drain = OutboxDrain(own, self._log)
         interval_ms = self._config.seal_interval_ms
         steps = Steps(self._follower, drain, sequencer, self._make_watch(), keeper)
         return Background(self._homeserver, self._log, steps, interval_ms)
+
+    def _readable_key(self, path: Path) -> SigningKey | None:
+        try:
+            return load_key(path, self._origin)
+        except InvalidInput as error:
+            logger.warning("this process cannot sign exports of the audit log with this key: %s", error)
+            return None
 
     def _make_watch(self) -> Watch:
         silence_s = self._config.heartbeat_interval_s * _SILENT_AFTER
@@ -323,36 +337,6 @@ class AuditService:
         anchors = make_anchors(self._config.anchors, self._origin, self._log, self._homeserver)
         server_name = self._homeserver.server_name
         return AnchorKeeper(self._log, key, anchors, server_name=server_name, clock=self._homeserver)
-
-    def _marking(self, may_sign: Callable[[], bool]) -> Callable[[], bool]:
-        """The same, and mark the key as used before it signs."""
-
-        def ask() -> bool:
-            if not may_sign():
-                return False
-            try:
-                mark_used(self._key_path)
-            except OSError as error:
-                logger.warning("no mark can be left beside %s: %s", self._key_path, error.strerror)
-            return True
-
-        return ask
-
-    def _load_or_make_key(self) -> SigningKey:
-        """The log's key; a new one only for a log that was never signed, and never one that has signed another."""
-        signed_with = self._log.run(store.keys, read_only=True)
-        if not signed_with and not os.path.lexists(self._key_path):
-            return generate_key(self._key_path, self._origin, system_random)
-        if not signed_with and was_used(self._key_path):
-            raise GovernanceError(
-                f"this audit log is empty, but the key {self._key_path} has signed one before",
-                where=str(self._log.location),
-                advice="Bring the log here with `govctl audit port`, or point AuditModule's database to where it is",
-            )
-        key = load_key(self._key_path, self._origin)
-        if signed_with and str(key.verifier) != signed_with[-1]:
-            raise InvalidInput(str(self._key_path), f"the key {key.verifier}", f"that of this log, {signed_with[-1]}")
-        return key
 
 
 def _stored_status(transaction: Transaction) -> dict[str, Any]:
