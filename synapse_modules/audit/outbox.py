@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from synapse_modules.core.ports import Rows, Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = ["OutboxDrain", "leave_in_outbox", "waiting_ids"]
+__all__ = ["OutboxDrain", "leave_in_outbox", "number_on", "waiting_ids"]
 
 _PAGE = 500
 
@@ -34,6 +34,17 @@ _WAITING = _SQL.add(
 )
 _BOUNDS = _SQL.add("the oldest and the newest that wait", "SELECT MIN(id), MAX(id) FROM governance_audit_outbox")
 _DELETE = _SQL.add("delete a record that was copied", "DELETE FROM governance_audit_outbox WHERE id = ?")
+_NUMBER_ON = _SQL.add(
+    "number on after the newest that waits",
+    "SELECT 0",
+    postgres="""
+    SELECT setval(numbers, newest) FROM (
+        SELECT MAX(id) AS newest, CAST(pg_get_serial_sequence('governance_audit_outbox', 'id') AS regclass) AS numbers
+        FROM governance_audit_outbox
+    ) AS waiting
+    WHERE newest > COALESCE(pg_sequence_last_value(numbers), 0)
+    """,
+)
 
 
 def leave_in_outbox(transaction: Transaction, record: Record) -> None:
@@ -43,6 +54,14 @@ def leave_in_outbox(transaction: Transaction, record: Record) -> None:
         transaction.execute("SET LOCAL synchronous_commit TO ON")
     values = (record.record_id, record.leaf, record.disclosures, record.key)
     transaction.execute(_LEAVE.text(transaction.dialect), values)
+
+
+def number_on(transaction: Transaction) -> None:
+    """Let new records get numbers above those that wait, which may have been copied here from SQLite with theirs.
+
+    SQLite sees to that by itself.
+    """
+    _NUMBER_ON.rows(transaction)
 
 
 def waiting_ids(transaction: Transaction) -> tuple[int, int] | None:

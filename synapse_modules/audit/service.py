@@ -18,7 +18,7 @@ from synapse_modules.audit.heartbeat import Heartbeat, Unrecorded
 from synapse_modules.audit.intake import Intake
 from synapse_modules.audit.key_file import load_key
 from synapse_modules.audit.log_key import keys_of_log, marking
-from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
+from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox, number_on
 from synapse_modules.audit.presence import Presence
 from synapse_modules.audit.problems import DAMAGE, open_problems
 from synapse_modules.audit.receipts import newest_receipts
@@ -105,6 +105,7 @@ class AuditService:
         self._heartbeat = Heartbeat(
             homeserver, self.leave, self._intake, self._unrecorded, modules, config.heartbeat_interval_s * 1000
         )
+        own.run(number_on)
         self._follower = Follower(own, log, self._recorder, homeserver)
         self._background = self._make_background(own) if homeserver.runs_background_tasks else None
 

@@ -13,6 +13,7 @@ from synapse_modules.cli import (
     audit_anchors,
     audit_continue,
     audit_maintenance,
+    audit_port,
     audit_rotate,
     hold,
     migrate,
@@ -47,6 +48,7 @@ audit.audit.add_command(audit_anchors.anchors)
 audit.audit.add_command(audit_continue.continue_log)
 audit.audit.add_command(audit_maintenance.erase)
 audit.audit.add_command(audit_maintenance.prune)
+audit.audit.add_command(audit_port.port)
 audit.audit.add_command(audit_rotate.rotate_key)
 
 

@@ -15,6 +15,8 @@ from tests.support.audit_log import execute, faulty, rows
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from synapse_modules.core.ports import Transaction
 
 
@@ -82,3 +84,16 @@ def test_two_processes_never_share_a_connection(database: Database, monkeypatch:
     assert os.waitstatus_to_exitcode(status) == 7
     assert rows(database, "SELECT 1") == [(1,)]
     assert len(opened) == before + 1
+
+
+@pytest.mark.parametrize("engine", [Dialect.SQLITE], ids=str)
+def test_a_file_that_is_made_is_its_owners_alone_whatever_the_umask(tmp_path: Path, engine: Dialect) -> None:
+    database = Database(DatabaseLocation(engine, {"database": str(tmp_path / "new.db")}))
+    before = os.umask(0)
+    try:
+        execute(database, "CREATE TABLE governance_tea (cup INTEGER)")
+        modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+        database.close()
+    assert modes == {"new.db": 0o600, "new.db-wal": 0o600, "new.db-shm": 0o600}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from synapse_modules.audit import store
-from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox
+from synapse_modules.audit.outbox import OutboxDrain, leave_in_outbox, number_on
 from synapse_modules.core.clock import SystemClock
 from synapse_modules.storage.database import CursorTransaction, Database, DatabaseLocation, connect
 from synapse_modules.storage.dialect import Dialect
@@ -99,6 +99,25 @@ def test_a_change_that_is_recorded_twice_under_one_key_is_in_the_log_once(
     drain.run_cycle()
     assert in_log(log) == [(0, first.leaf)]
     assert left(homeserver) == 0
+
+
+def test_records_that_came_with_their_numbers_are_followed_by_higher_ones(
+    homeserver: Database, log: Database, drain: OutboxDrain
+) -> None:
+    ported, new = [make_record(str(number)) for number in range(3)], make_record("new")
+
+    def port(transaction: Transaction) -> None:
+        sql = "INSERT INTO governance_audit_outbox (id, record_id, leaf, disclosures) VALUES (?, ?, ?, ?)"
+        for number, record in enumerate(ported):
+            transaction.execute(sql, (number + 1, record.record_id, record.leaf, record.disclosures))
+
+    homeserver.run(port)
+    for _ in range(2):
+        homeserver.run(number_on)
+    leave(homeserver, new)
+    assert rows(homeserver, "SELECT MAX(id) FROM governance_audit_outbox") == [(4,)]
+    drain.run_cycle()
+    assert [leaf for _, leaf in in_log(log)] == [record.leaf for record in (*ported, new)]
 
 
 def test_of_two_drains_at_once_one_gives_way_and_each_record_is_copied_once(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from synapse_modules.audit.checkpoint import SigningKey
-from synapse_modules.audit.key_file import generate_key, load_key
+from synapse_modules.audit.key_file import generate_key, load_key, mark_used, was_used
 from synapse_modules.core.clock import system_random
 from synapse_modules.core.errors import InvalidInput
 from tests.unit.audit.samples import ORIGIN
@@ -75,3 +75,13 @@ def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInput, match="found 'something that is no text'"):
         load_key(tmp_path / "binary", ORIGIN)
+
+
+def test_a_key_that_has_signed_has_a_mark_which_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "audit.key"
+    generate_key(path, ORIGIN, system_random)
+    assert not was_used(path)
+    for _ in range(2):
+        mark_used(path)
+        assert was_used(path)
+    assert (tmp_path / "audit.key.signed").stat().st_mode & 0o777 == 0o600
