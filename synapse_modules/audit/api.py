@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import pydantic
 
-from synapse_modules.audit import store
 from synapse_modules.audit.export import ExportOrder, bundle_chunks, plan_export
+from synapse_modules.audit.key_rotation import active_keys
 from synapse_modules.audit.log_routes import log_routes
 from synapse_modules.audit.merkle import leaf_hash
 from synapse_modules.audit.receipts import published_head
@@ -284,9 +284,9 @@ class _AuditApi:
     async def checkpoint(self, call: Call) -> CheckpointAnswer:
         del call
         signed, stored = await self._log.reader.run(
-            "audit_checkpoint", lambda transaction: (published_head(transaction), store.keys(transaction))
+            "audit_checkpoint", lambda transaction: (published_head(transaction), active_keys(transaction))
         )
-        keys = tuple(str(key.verifier) for key in self._log.signing_keys) or tuple(reversed(stored))
+        keys = tuple(str(key.verifier) for key in self._log.signing_keys) or tuple(map(str, stored))
         return CheckpointAnswer(note=signed.note if signed else None, size=signed.size if signed else 0, keys=keys)
 
     async def export(self, call: Call) -> Stream:
