@@ -27,6 +27,7 @@ WORKERS = sorted((CONFIG / "workers").iterdir())
 POLICIES = [CONFIG / "policy.yaml", CONFIG / "demo" / "policy.yaml"]
 RULES = [CONFIG / "retention.yaml", CONFIG / "demo" / "retention.yaml"]
 NGINX = [CONFIG / "nginx" / "governance.conf"]  # tests/e2e/test_nginx_example.py loads it
+ALERTS = [*(CONFIG / "prometheus" / "rules").iterdir()]  # tests/unit/test_alert_rules.py loads them
 MODELS: list[type[FrozenModel]] = [RbacConfig, AuditConfig, RetentionConfig]
 
 _SETTING = re.compile(r"^(\s*)#(?=[a-z])", re.MULTILINE)
@@ -43,7 +44,7 @@ def _uncommented(file: Path) -> Any:
 
 
 def test_every_file_is_loaded_by_a_test() -> None:
-    known = {HOMESERVER, *WORKERS, *POLICIES, *RULES, *NGINX}
+    known = {HOMESERVER, *WORKERS, *POLICIES, *RULES, *NGINX, *ALERTS}
     assert {path for path in CONFIG.rglob("*") if path.is_file()} == known
 
 

@@ -85,4 +85,4 @@ def test_every_permission_is_asked_for_somewhere() -> None:
 
 def test_every_route_has_a_heading() -> None:
     page = write_docs.api_page()
-    assert [route for route in write_docs.routes() if f"## {route.method} {route.path}\n" not in page] == []
+    assert [route for route in write_docs.routes() if f"## {route.method} {route.template}\n" not in page] == []
