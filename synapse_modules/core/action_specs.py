@@ -144,7 +144,7 @@ _A, _C, _S = Action, ActionClass, Severity  # a long table is read more easily w
 
 SPECS: Final[Mapping[Action, ActionSpec]] = dict(
     (
-        _spec(_A.AUTH_LOGIN, _C.LOGIN, _S.LOW, "client rule reason", f"permission repeated login_type {_REQUEST}"),
+        _spec(_A.AUTH_LOGIN, _C.LOGIN, _S.LOW, "client rule reason", f"permission login_type {_REQUEST}"),
         _spec(_A.AUTH_LOGOUT, _C.LOGIN, _S.INFO, "client target", f"everywhere {_REQUEST}"),
         _spec(
             _A.ACCESS_DENIED,

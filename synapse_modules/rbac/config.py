@@ -23,8 +23,8 @@ class RbacConfig(FrozenModel):
     """What the operator sets.
 
     Attributes:
-        policy_file: applied once, at the first start, when the database has no policy yet. Later changes go through
-            ``govctl rbac apply``.
+        policy_file: applied once, at the first start, when the database has no policy yet. A room that it names must
+            exist, unless the homeserver has no room at all. Later changes go through ``govctl rbac apply``.
         contact: the line that says whom to ask, at the end of each refusal; empty for none.
         language: of refusals.
         poll_seconds: how often each process looks whether the policy changed, should it have missed the signal.
