@@ -330,8 +330,8 @@ def schema_page() -> str:
         *_prose(
             "The product's own tables, all named `governance_*`. Those of the part `homeserver` stand in Synapse's",
             "database beside Synapse's own; those of the part `audit` in the audit log's database. `govctl migrate`",
-            "makes and changes them; the table `governance_schema` in each database (`governance_schema_sqlite` on SQLite)",
-            "is the ledger of what was applied.",
+            "makes and changes them; the table `governance_schema` in each database (`governance_schema_sqlite` on",
+            "SQLite) is the ledger of what was applied.",
         ),
     ]
     for part in PARTS:

@@ -41,7 +41,7 @@ def experiments(_api: ModuleApi) -> list[str]:
     """The experimental features that a flag switches on, as this release names them."""
     from synapse.config.experimental import ExperimentalConfig  # noqa: PLC0415  inside the homeserver alone
 
-    config = ExperimentalConfig(None)
+    config = ExperimentalConfig(None)  # type: ignore[arg-type]  # only its defaults are looked at
     config.read_config({}, allow_secrets_in_config=True)
     return sorted(name for name, value in vars(config).items() if name.endswith("_enabled") and value is False)
 
