@@ -224,8 +224,11 @@ def _bounds(transaction: Transaction, wanted: EntryFilter) -> _Place:
 
 
 def _places_down(transaction: Transaction, wanted: EntryFilter, whole: _Place) -> Iterator[_Place]:
-    """Where to look, the newest first, in windows of which each is twice as large as the one before."""
-    end, width = whole.end, _FIRST_WINDOW
+    """Where to look, the newest first, in windows of which each is twice as large as the one before.
+
+    Words alone need no windows: they are looked up bit by bit anyway.
+    """
+    end, width = whole.end, _FIRST_WINDOW if _by_value(wanted) or not wanted.words else whole.end
     while whole.begin < end:
         start = max(whole.begin, end - width)
         yield from _places(transaction, wanted, _Place(start, end))
@@ -264,13 +267,18 @@ def _is_local(wanted: EntryFilter) -> bool:
     return any(value is not None for value in (wanted.since_ms, wanted.until_ms, wanted.text))
 
 
+def _by_value(wanted: EntryFilter) -> bool:
+    """Whether there are conditions beside time and text."""
+    return not wanted.given().keys() <= {"since_ms", "until_ms", "text"}
+
+
 def _are_few(transaction: Transaction, wanted: EntryFilter, place: _Place) -> bool:
     """Whether so few entries meet the conditions beside the text that they can all be read."""
-    conditions, values = _conditions(wanted)
     if place.end - place.begin <= _SOME:
         return True
-    if not conditions:
+    if not _by_value(wanted):
         return False
+    conditions, values = _conditions(wanted)
     transaction.execute(_count(conditions), (place.begin, place.end, *values, _SOME + 1))
     ((count,),) = transaction.fetchall()
     return int(count) <= _SOME

@@ -10,8 +10,10 @@ erasure has to look for it here.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import operator
 import re
 from collections import defaultdict
 from hashlib import sha256
@@ -185,7 +187,12 @@ def word_places(transaction: Transaction, words: Sequence[str], begin: int, end:
 
 def _common(packed: Iterable[bytes]) -> list[int]:
     """The places that stand in each of ``packed``, the highest first."""
-    return sorted(set.intersection(*(set(_unpack(places)) for places in packed)), reverse=True)
+    bits = functools.reduce(operator.and_, map(_bits, packed))
+    places = []
+    while bits:
+        places.append(bits.bit_length() - 1)
+        bits ^= 1 << places[-1]
+    return places
 
 
 def _pack(places: Sequence[int]) -> bytes:
@@ -194,11 +201,11 @@ def _pack(places: Sequence[int]) -> bytes:
     return sum(1 << place for place in set(places)).to_bytes(_BITMAP_BYTES)
 
 
-def _unpack(packed: bytes) -> Iterable[int]:
+def _bits(packed: bytes) -> int:
+    """A number with the bit of each place."""
     if len(packed) < _BITMAP_BYTES:
-        return packed
-    bits = int.from_bytes(packed)
-    return [place for place in range(BLOCK) if bits >> place & 1]
+        return sum(1 << place for place in set(packed))
+    return int.from_bytes(packed)
 
 
 # --------------------------------------------------------------------------------------------------------------- words

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
+import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -106,9 +109,9 @@ class LargeLog:
 
     def __enter__(self) -> Database:
         """The log's database."""
-        for old in CACHE.glob(f"audit-log-{self.size}-*.unfinished"):
-            shutil.rmtree(old)
         if not self._folder.exists():
+            for old in CACHE.glob(f"audit-log-{self.size}-*"):
+                shutil.rmtree(old)
             self._make()
         self._postgres = Postgres(durable=True, folder=self._folder).start()
         database = self._database(self._postgres)
@@ -128,6 +131,7 @@ class LargeLog:
         postgres = Postgres(folder=unfinished).start()
         try:
             postgres.execute(f"CREATE DATABASE {_DATABASE}")
+            postgres.execute(f"ALTER DATABASE {_DATABASE} SET maintenance_work_mem = '1GB'")
             database = self._database(postgres)
             migrate(database, "audit", SystemClock())
             self._fill(lambda sql, *parameters: postgres.execute(sql, parameters, database=_DATABASE))
@@ -143,10 +147,15 @@ class LargeLog:
         indexes = execute(_INDEXES)
         for name, _ in indexes:
             execute(f"DROP INDEX {name}")
-        for begin in range(0, self.size, _CHUNK):
+        done = itertools.count(_CHUNK, _CHUNK)
+
+        def fill(begin: int) -> None:
             execute(_RECORDS, begin, begin + _CHUNK)
             execute(_ENTRIES, begin, begin + _CHUNK)
-            print(f"bench: large log: {begin + _CHUNK:,} of {self.size:,} entries", flush=True)
+            print(f"bench: large log: {next(done):,} of {self.size:,} entries", flush=True)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fill, range(0, self.size, _CHUNK)))
         for name, definition in indexes:
             execute(definition)
             print(f"bench: large log: index {name}", flush=True)
