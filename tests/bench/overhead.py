@@ -217,8 +217,8 @@ def figures(stock: Side, ours: Side) -> dict[str, float]:
 def main() -> None:
     """Run the benchmark, keep its figures and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12, help="blocks for each homeserver and room")
-    parser.add_argument("--messages", type=int, default=200, help="messages in a block")
+    parser.add_argument("--rounds", type=int, default=6, help="blocks for each homeserver and room")
+    parser.add_argument("--messages", type=int, default=100, help="messages in a block")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 1000], help="members of the rooms")
     options = parser.parse_args()
     postgres = Postgres(durable=True).start()
