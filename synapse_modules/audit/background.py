@@ -166,7 +166,7 @@ class Background:
             self._followed = positions if self._follower.caught_up(positions) else None
         if self._followed is not None:
             self._followed_at = time.monotonic()
-        return found
+        return max(found, _MUCH) if self._follower.unfinished else found
 
     def _order(self) -> int:
         self._ordered = False

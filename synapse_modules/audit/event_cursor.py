@@ -9,6 +9,10 @@ A position can be wrong in one case. When a writer was killed and starts again, 
 of the sequence, while its old connection may still be committing a lower one. So ids that nobody had stored when a
 cursor passed them are kept as *gaps*, and looked for until every transaction that was open then has ended.
 
+A writer that is seen for the first time may have written ever since following began, long before others were followed
+beyond it. Such a *newcomer* is read once every transaction that was open when it was seen has ended: what it had
+written by then is all there, and the years of ids that belong to nobody make no gaps.
+
 A position may also fall behind a cursor: by a little when the process that follows starts again, by more when the
 database was set back to an older state, which gives the same ids to other events. The cursor then goes back too. What
 is read twice is recorded once, by its key.
@@ -17,7 +21,7 @@ is read twice is recorded once, by its key.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_modules.core.ports import BACKFILL
@@ -25,7 +29,7 @@ from synapse_modules.core.ports import BACKFILL
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["MAX_GAPS", "Cursors", "Gap", "Lane", "Span", "bounded", "holes"]
+__all__ = ["MAX_GAPS", "Cursors", "Gap", "Lane", "Newcomer", "Span", "bounded", "holes"]
 
 MAX_GAPS = 32
 """With more of them, those of a stream become one *coarse* gap, which holds ids that were seen, too."""
@@ -69,6 +73,17 @@ class Gap(NamedTuple):
     coarse: bool = False
 
 
+class Newcomer(NamedTuple):
+    """A lane that was seen for the first time, and has not been read up to where it was then.
+
+    Attributes:
+        upto: its position then. horizon: as of a gap; 0 as long as nobody has looked for it.
+    """
+
+    upto: int
+    horizon: int = 0
+
+
 class Span(NamedTuple):
     """What is to be read of a lane: ids after ``after``, up to and with ``upto``."""
 
@@ -85,11 +100,13 @@ class Cursors:
         begin: by stream, where following began: nothing older is ever recorded.
         reached: by lane, the id up to which everything was looked at.
         gaps: what is still to be looked for.
+        newcomers: by lane, those that are.
     """
 
     begin: Mapping[str, int]
     reached: Mapping[str, int]
     gaps: tuple[Gap, ...] = ()
+    newcomers: Mapping[str, Newcomer] = field(default_factory=dict)
 
     @classmethod
     def starting_at(cls, positions: Mapping[str, int]) -> Cursors:
@@ -101,25 +118,33 @@ class Cursors:
     def parse(cls, text: str) -> Cursors:
         """The cursors that :meth:`text` has written."""
         state = json.loads(text)
-        return cls(dict(state["begin"]), dict(state["reached"]), tuple(Gap(*gap) for gap in state["gaps"]))
+        newcomers = {name: Newcomer(*newcomer) for name, newcomer in state["newcomers"].items()}
+        return cls(dict(state["begin"]), dict(state["reached"]), tuple(Gap(*gap) for gap in state["gaps"]), newcomers)
 
     def text(self) -> str:
         """As JSON, to be stored."""
-        state = {"begin": self.begin, "reached": self.reached, "gaps": self.gaps}
+        state = {"begin": self.begin, "reached": self.reached, "gaps": self.gaps, "newcomers": self.newcomers}
         return json.dumps(state, sort_keys=True, separators=(",", ":"))
 
     def moved_to(self, positions: Mapping[str, int]) -> Cursors:
         """With a cursor for each lane that has a position, none beyond it.
 
-        A writer that is new begins where following began. One that has no position is configured no longer: it stays
-        where it is, or goes on while there is something of it.
+        A writer that is new begins where following began, as a newcomer. One that has no position is configured no
+        longer: it stays where it is, or goes on while there is something of it.
         """
         known = _unsigned(positions)
-        reached = dict(self.reached)
+        reached, newcomers = dict(self.reached), dict(self.newcomers)
         for name, position in known.items():
+            if name in newcomers or name not in reached:
+                newcomer = newcomers.get(name, Newcomer(position))
+                newcomers[name] = newcomer._replace(upto=min(newcomer.upto, position))
             cursor = reached.get(name, self.begin.get(Lane(name).stream, position))
             reached[name] = min(cursor, position)
-        return Cursors(self.begin, reached, tuple(_passed(self.gaps, _tops(reached))))
+        return Cursors(self.begin, reached, tuple(_passed(self.gaps, _tops(reached))), _unread(newcomers, reached))
+
+    def read_to(self, reached: Mapping[str, int], gaps: Iterable[Gap]) -> Cursors:
+        """With cursors at ``reached`` and with ``gaps``, without overlaps and not too many."""
+        return Cursors(self.begin, reached, bounded(gaps), _unread(self.newcomers, reached))
 
     def fallen_behind(self, former: Cursors) -> list[str]:
         """The lanes whose cursors are behind those of ``former``."""
@@ -172,6 +197,11 @@ def _passed(gaps: Iterable[Gap], tops: Mapping[str, int]) -> Iterator[Gap]:
         last = min(gap.last, tops.get(gap.stream, 0))
         if gap.first <= last:
             yield gap._replace(last=last)
+
+
+def _unread(newcomers: Mapping[str, Newcomer], reached: Mapping[str, int]) -> dict[str, Newcomer]:
+    """Those of ``newcomers`` that have not been read up to where they were."""
+    return {name: newcomer for name, newcomer in newcomers.items() if reached[name] < newcomer.upto}
 
 
 def _unsigned(positions: Mapping[str, int]) -> dict[str, int]:

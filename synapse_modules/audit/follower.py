@@ -18,12 +18,12 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_modules.audit import event_source, store
-from synapse_modules.audit.event_cursor import Cursors, Gap, Span, bounded, holes
+from synapse_modules.audit.event_cursor import Cursors
+from synapse_modules.audit.event_lanes import anything_late, read_lanes
 from synapse_modules.audit.recorded_keys import known_keys_among
 from synapse_modules.audit.room_events import audit_events, read_event
 from synapse_modules.core.actions import Action
 from synapse_modules.core.ports import AuditEvent
-from synapse_modules.storage.dialect import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,16 +41,13 @@ logger = logging.getLogger(__name__)
 EVENTS_STREAM = "events"
 EVENTS_WRITER = "events"
 
-_PAGE = 500
-_IDS = 2_000
-_STRETCHES = 100
-
 
 class _Found(NamedTuple):
-    """What a cycle found: what to record, and where the cursors are when it is."""
+    """What a cycle found: what to record, where the cursors are when it is, and whether there is more at once."""
 
     events: list[AuditEvent]
     cursors: Cursors
+    unfinished: bool
 
 
 class Follower:
@@ -59,6 +56,9 @@ class Follower:
     Args:
         homeserver_database: Synapse's database. log: the audit log's.
         recorder: makes the records. clock: says when following began.
+
+    Attributes:
+        unfinished: the last cycle has left something that the next one finds at once, however few records it made.
     """
 
     def __init__(self, homeserver_database: Database, log: Database, recorder: Recorder, clock: Clock) -> None:
@@ -67,6 +67,7 @@ class Follower:
         self._recorder = recorder
         self._clock = clock
         self._known: Cursors | None = None
+        self.unfinished = False
 
     def run_cycle(self, positions: Mapping[str, int]) -> int:
         """Copy events up to ``positions``, at most about 500 of each writer; returns how many records it made.
@@ -76,6 +77,7 @@ class Follower:
         Args:
             positions: by writer, the id up to which all its events are committed.
         """
+        self.unfinished = False
         generation, cursors = self._cursors()
         if cursors is None:
             return self._begin(generation, positions)
@@ -85,6 +87,7 @@ class Follower:
         if present == cursors and not cursors.gaps and not cursors.behind(positions):
             return 0
         found = self._homeserver.run(lambda transaction: self._read(transaction, present, positions), read_only=True)
+        self.unfinished = found.unfinished
         if found.cursors == cursors and not found.events:
             return 0
         made = self._advance(generation, found.cursors, self._records(found.events))
@@ -109,7 +112,7 @@ class Follower:
         present = cursors.moved_to(positions)
         if present.behind(positions) or any(gap.coarse for gap in present.gaps):
             return False
-        return not self._homeserver.run(lambda transaction: _anything_late(transaction, present.gaps), read_only=True)
+        return not self._homeserver.run(lambda transaction: anything_late(transaction, present.gaps), read_only=True)
 
     # ------------------------------------------------------------------ the log
 
@@ -146,17 +149,8 @@ class Follower:
     # ------------------------------------------------------------------ Synapse's tables
 
     def _read(self, transaction: Transaction, cursors: Cursors, positions: Mapping[str, int]) -> _Found:
-        rows, gaps = _look_for_late_ones(transaction, cursors.gaps)
-        reached = dict(cursors.reached)
-        missing: list[tuple[str, int, int]] = []
-        for span in cursors.behind(positions):
-            more, reached[span.lane.name], ranges = _read_lane(transaction, span)
-            rows += more
-            missing += [(span.lane.stream, first, last) for first, last in ranges]
-        if missing:
-            horizon = event_source.horizon(transaction)
-            gaps += [Gap(*where, horizon) for where in missing]
-        return _Found(self._events(transaction, rows), Cursors(cursors.begin, reached, bounded(gaps)))
+        lanes = read_lanes(transaction, cursors, positions)
+        return _Found(self._events(transaction, lanes.rows), lanes.cursors, lanes.unfinished)
 
     def _events(self, transaction: Transaction, rows: list[EventRow]) -> list[AuditEvent]:
         rows.sort(key=lambda row: (row.position < 0, abs(row.position)))
@@ -173,53 +167,3 @@ def _insert(transaction: Transaction, records: Sequence[Record]) -> int:
     first = store.next_wseq(transaction, EVENTS_WRITER)
     store.insert_records(transaction, EVENTS_WRITER, first, list(reversed(fresh.values())))
     return len(fresh)
-
-
-def _read_lane(transaction: Transaction, span: Span) -> tuple[list[EventRow], int, list[tuple[int, int]]]:
-    """Some events of ``span``, the id up to which it was looked at, and the ranges of ids that nobody had stored."""
-    rows: list[EventRow] = []
-    if transaction.dialect == Dialect.SQLITE:
-        # One process, whose transactions end with it: nothing can be late.
-        rows = event_source.events_of_lane(transaction, span, _PAGE)
-        return rows, _end(rows, span.upto), []
-    missing: list[tuple[int, int]] = []
-    for _ in range(_STRETCHES):
-        ids = event_source.event_ids(transaction, span, _IDS)
-        stretch = span._replace(upto=ids[-1] if len(ids) == _IDS else span.upto)
-        rows = event_source.events_of_lane(transaction, stretch, _PAGE)
-        end = _end(rows, stretch.upto)
-        missing += holes(span.after, end, (number for number in ids if number <= end))
-        span = span._replace(after=end)
-        if rows or end == span.upto:
-            break
-    return rows, span.after, missing
-
-
-def _end(rows: Sequence[EventRow], upto: int) -> int:
-    """How far ``rows`` reach, read with a limit and up to ``upto``."""
-    return abs(rows[-1].position) if len(rows) == _PAGE else upto
-
-
-def _look_for_late_ones(transaction: Transaction, gaps: Sequence[Gap]) -> tuple[list[EventRow], list[Gap]]:
-    """What of ``gaps`` is there by now, and what is still to be looked for."""
-    rows: list[EventRow] = []
-    left: list[Gap] = []
-    lowest_open, above_ended = event_source.open_transactions(transaction) if gaps else (0, 0)
-    for gap in gaps:
-        # A horizon that lies ahead is that of another database, whose transactions do not matter here.
-        ended = gap.horizon <= lowest_open or gap.horizon >= above_ended
-        if gap.coarse and not ended:
-            left.append(gap)
-            continue
-        found = event_source.events_of_gap(transaction, gap, _PAGE)
-        rows += found
-        if len(found) == _PAGE:
-            left.append(gap._replace(first=_end(found, gap.last) + 1))
-        elif not ended:
-            pieces = holes(gap.first - 1, gap.last, (abs(row.position) for row in found))
-            left += [gap._replace(first=first, last=last) for first, last in pieces]
-    return rows, left
-
-
-def _anything_late(transaction: Transaction, gaps: Sequence[Gap]) -> bool:
-    return any(event_source.events_of_gap(transaction, gap, 1) for gap in gaps)

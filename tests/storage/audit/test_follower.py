@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from synapse_modules.audit import follower as follower_module
-from synapse_modules.audit import store
+from synapse_modules.audit import event_lanes, store
 from synapse_modules.audit.event_cursor import MAX_GAPS, Cursors, Gap
 from synapse_modules.audit.follower import EVENTS_STREAM, Follower
 from synapse_modules.core.action_specs import check_details
@@ -99,6 +98,16 @@ def follow(follower: Follower, positions: dict[str, int]) -> int:
             return made
         made += follower.run_cycle(positions)
     raise AssertionError("the log does not catch up")
+
+
+def settle(follower: Follower, log: Database, positions: dict[str, int]) -> None:
+    """Run cycles until no id up to ``positions`` is looked for any more."""
+    follow(follower, positions)
+    for _ in range(100):
+        if not cursors(log).gaps:
+            return
+        follower.run_cycle(positions)
+    raise AssertionError("there are still gaps")
 
 
 # --------------------------------------------------------------------------------------------------- beginning
@@ -198,6 +207,77 @@ def test_a_writer_that_is_new_is_followed_from_where_following_began(
     assert keys(log) == ["$12", "$11"]
 
 
+def test_the_ids_that_nobody_has_of_years_make_no_gaps_when_a_writer_is_new(
+    follower: Follower, tables: EventTables, log: Database
+) -> None:
+    last = 12 + 3 * MAX_GAPS
+    for ordering in range(12, last, 3):
+        tables.add(ordering)
+    settle(follower, log, {"master": last})
+    tables.add(13, writer="worker1")
+    tables.add(last + 2, writer="worker1")
+    positions = {"master": last, "worker1": last + 4}
+
+    follower.run_cycle(positions)
+    while not follower.caught_up(positions):
+        follower.run_cycle(positions)
+        assert not any(gap.coarse or gap.first <= last for gap in cursors(log).gaps)
+    assert keys(log)[-2:] == ["$13", f"${last + 2}"]
+    assert cursors(log).newcomers == {}
+
+
+@postgres_only
+def test_what_a_new_writer_had_under_way_when_it_was_seen_is_waited_for(
+    follower: Follower, tables: EventTables, log: Database, open_transaction: Callable[[], OpenTransaction]
+) -> None:
+    tables.add(30)
+    settle(follower, log, {"master": 30})
+    late = open_transaction()
+    add_event(late.transaction, 20, writer="worker1")
+    tables.add(21, writer="worker1")
+    positions = {"master": 30, "worker1": 30}
+    for _ in range(3):
+        follower.run_cycle(positions)
+        assert not follower.unfinished, "to look again at once would be in vain"
+    assert keys(log) == ["$30"]
+    assert not follower.caught_up(positions)
+    tables.add(31)
+    follower.run_cycle({"master": 31, "worker1": 30})
+    assert keys(log) == ["$30", "$31"], "nobody else waits for it"
+
+    late.commit()
+    assert follow(follower, {"master": 31, "worker1": 30}) == 2
+    assert keys(log) == ["$30", "$31", "$20", "$21"]
+
+
+@postgres_only
+def test_a_new_writer_whose_position_falls_back_is_read_no_further(
+    follower: Follower, tables: EventTables, log: Database
+) -> None:
+    tables.add(20, writer="worker1")
+    tables.add(28, writer="worker1")
+    follower.run_cycle({"master": 10, "worker1": 30})
+    assert follow(follower, {"master": 10, "worker1": 25}) == 1
+    assert keys(log) == ["$20"]
+    assert follow(follower, {"master": 10, "worker1": 30}) == 1
+    assert keys(log) == ["$20", "$28"]
+
+
+def test_a_page_without_a_record_leaves_the_cycle_unfinished(
+    follower: Follower, tables: EventTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_lanes, "_PAGE", 10)
+    tables.add_many(range(11, 41), outlier=True)
+    tables.add(41)
+    made: list[int] = []
+    while not made or follower.unfinished:
+        made.append(follower.run_cycle({"master": 41}))
+    assert made == [0, 0, 0, 1]
+    assert follower.caught_up({"master": 41})
+    assert follower.run_cycle({"master": 41}) == 0
+    assert not follower.unfinished
+
+
 def test_a_writer_that_is_configured_no_longer_is_followed_to_its_end(
     follower: Follower, tables: EventTables, log: Database
 ) -> None:
@@ -217,7 +297,8 @@ def test_a_jump_of_the_ids_is_no_obstacle(follower: Follower, tables: EventTable
 def test_stretches_without_an_event_of_a_writer_are_passed_in_one_cycle(
     follower: Follower, tables: EventTables, log: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_IDS", 10)
+    monkeypatch.setattr(event_lanes, "_IDS", 10)
+    follower.run_cycle({"master": 10, "worker1": 10})
     tables.add_many(range(11, 200))
     tables.add(200, writer="worker1")
     assert follower.run_cycle({"master": 10, "worker1": 200}) == 1
@@ -322,7 +403,7 @@ def test_what_was_included_before_it_was_passed_is_recorded_once(
 def test_included_outliers_that_were_deleted_since_end_no_page_early(
     follower: Follower, tables: EventTables, log: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 3)
+    monkeypatch.setattr(event_lanes, "_PAGE", 3)
     for ordering in range(11, 17):
         tables.include(ordering, "$deleted")
     tables.add_many(range(17, 20))
@@ -535,7 +616,7 @@ def test_very_many_gaps_become_one_that_is_looked_through_at_the_end(
     open_transaction: Callable[[], OpenTransaction],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 7)
+    monkeypatch.setattr(event_lanes, "_PAGE", 7)
     late = open_transaction()
     ends = 11 + 2 * (MAX_GAPS + 1)
     add_event(late.transaction, ends - 2)
@@ -547,6 +628,8 @@ def test_very_many_gaps_become_one_that_is_looked_through_at_the_end(
     assert not follower.caught_up({"master": ends}), "until it was looked through, nobody can know"
 
     late.commit()
+    follower.run_cycle({"master": ends})
+    assert follower.unfinished, "the rest of it is to be looked through at once"
     assert follow(follower, {"master": ends}) == 1
     assert keys(log) == [*(f"${number}" for number in range(12, ends, 2)), f"${ends - 2}"]
     assert cursors(log).gaps == ()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synapse_modules.audit.event_cursor import MAX_GAPS, Cursors, Gap, Lane, bounded, holes
+from synapse_modules.audit.event_cursor import MAX_GAPS, Cursors, Gap, Lane, Newcomer, bounded, holes
 
 MASTER, IMPORTS = Lane("master"), Lane("backfill/master")
 
@@ -39,6 +39,20 @@ def test_a_new_writer_begins_where_following_began() -> None:
     ]
 
 
+def test_a_new_writer_is_a_newcomer_until_it_was_read_up_to_where_it_was() -> None:
+    cursors = Cursors({"": 100}, {"worker1": 500})
+    seen = cursors.moved_to({"worker1": 500, "worker2": 510})
+    assert seen.newcomers == {"worker2": Newcomer(510)}
+    assert seen.moved_to({"worker2": 600}).newcomers == {"worker2": Newcomer(510)}
+    assert seen.moved_to({"worker2": 300}).newcomers == {"worker2": Newcomer(300)}
+    assert seen.read_to({**seen.reached, "worker2": 509}, ()).newcomers == {"worker2": Newcomer(510)}
+    assert seen.read_to({**seen.reached, "worker2": 510}, ()).newcomers == {}
+
+
+def test_a_writer_that_is_new_and_has_written_nothing_is_no_newcomer() -> None:
+    assert Cursors({"": 100}, {"worker1": 500}).moved_to({"worker2": 100}).newcomers == {}
+
+
 def test_a_writer_that_is_configured_no_longer_is_followed_to_the_end() -> None:
     cursors = Cursors({"": 100}, {"worker1": 400, "worker2": 500})
     assert behind(cursors, {"worker2": 505}) == [("worker1", 400, 505), ("worker2", 500, 505)]
@@ -61,7 +75,8 @@ def test_a_cursor_goes_back_with_its_position_and_takes_the_gaps_behind_it_along
 
 
 def test_cursors_are_read_as_they_were_written() -> None:
-    cursors = Cursors({"": 1}, {"wörker": 2}, (Gap("", 3, 4, 5), Gap("backfill/", 6, 7, 8, coarse=True)))
+    gaps = (Gap("", 3, 4, 5), Gap("backfill/", 6, 7, 8, coarse=True))
+    cursors = Cursors({"": 1}, {"wörker": 2}, gaps, {"wörker": Newcomer(9, 10)})
     assert Cursors.parse(cursors.text()) == cursors
 
 
