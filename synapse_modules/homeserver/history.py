@@ -1,23 +1,32 @@
-"""How far back a room's history reaches, from Synapse's tables."""
+"""How far back a room's history reaches, from Synapse's tables.
+
+An event is as old as its ``received_ts`` says, whatever its place in the room. Live events have stream orderings in the
+order in which they were received; history that was fetched from other servers has negative ones, so that only its
+``received_ts`` tells. Synapse deletes by depth: the oldest place of an event that is to be kept is where it stops.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from synapse_modules.storage.statements import StatementHome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["count_messages", "depth_to_keep"]
+__all__ = ["Cutoff", "count_messages", "depth_to_keep"]
 
 _SQL = StatementHome("homeserver.history", database="homeserver")
 
 _FIRST_TO_KEEP = _SQL.add(
-    "depth of the first event to keep, and of the newest one",
+    "depths of the first live and the first fetched event to keep, and of the newest one",
     """
     SELECT
         (SELECT MIN(topological_ordering) FROM events WHERE room_id = ? AND stream_ordering >= ? AND NOT outlier),
+        (
+            SELECT MIN(topological_ordering) FROM events
+            WHERE room_id = ? AND stream_ordering < 0 AND received_ts >= ? AND NOT outlier
+        ),
         (
             SELECT MAX(e.topological_ordering)
             FROM event_forward_extremities AS f JOIN events AS e ON e.event_id = f.event_id
@@ -35,6 +44,18 @@ _COUNT_MESSAGES = _SQL.add(
 )
 
 
+class Cutoff(NamedTuple):
+    """What was received before a moment is older.
+
+    Attributes:
+        moment_ms: the moment, in milliseconds since the epoch.
+        ordering: the stream ordering of the first live event that was received since.
+    """
+
+    moment_ms: int
+    ordering: int
+
+
 class _Reader(Protocol):
     """What Synapse's own transactions and ours have in common."""
 
@@ -43,17 +64,18 @@ class _Reader(Protocol):
     def fetchone(self) -> tuple[Any, ...] | None: ...
 
 
-def depth_to_keep(transaction: _Reader, dialect: str, room_id: str, ordering: int) -> int | None:
+def depth_to_keep(transaction: _Reader, dialect: str, room_id: str, cutoff: Cutoff) -> int | None:
     """The depth before which everything may go, or None when the room has no events here.
 
     Args:
         transaction: on the homeserver's database.
         dialect: its engine.
         room_id: the room.
-        ordering: the stream ordering of the first event that is to be kept. The newest events of the room are kept in
-            any case, because Synapse could send no more into the room without them.
+        cutoff: what was received since is to be kept. The newest events of the room are kept in any case, because
+            Synapse could send no more into the room without them.
     """
-    transaction.execute(_FIRST_TO_KEEP.text(dialect), (room_id, ordering, room_id))
+    parameters = (room_id, cutoff.ordering, room_id, cutoff.moment_ms, room_id)
+    transaction.execute(_FIRST_TO_KEEP.text(dialect), parameters)
     depths = transaction.fetchone() or ()
     return min((depth for depth in depths if depth is not None), default=None)
 

@@ -40,11 +40,11 @@ __all__ = [
     "configured_processes",
     "current_client",
     "current_request",
+    "cutoff_at",
     "database_engine",
     "database_location",
     "event_check_callers",
     "event_positions",
-    "first_ordering_since",
     "is_checked",
     "is_erased",
     "password_fields",
@@ -333,13 +333,9 @@ def event_positions(api: ModuleApi) -> dict[str, int]:
 
 
 # ModuleApi._store.find_first_stream_ordering_after_ts. Checked: 1.151.0, 1.163.2.
-async def first_ordering_since(api: ModuleApi, since_ms: int) -> int:
-    """The stream ordering of the first event that this server received at or after ``since_ms``.
-
-    Where there is none it is higher than that of every event.
-    """
-    ordering: int = await api._store.find_first_stream_ordering_after_ts(since_ms)
-    return ordering
+async def cutoff_at(api: ModuleApi, moment_ms: int) -> history.Cutoff:
+    """The cut-off at ``moment_ms``; its ordering is higher than that of every event if none was received since."""
+    return history.Cutoff(moment_ms, await api._store.find_first_stream_ordering_after_ts(moment_ms))
 
 
 # PaginationHandler.purge_history (answers None or an error text), the topological token "t<depth>-<stream>"; tables
@@ -350,22 +346,22 @@ async def purge_history_before(api: ModuleApi, room_id: str, before_ms: int) -> 
     Never deletes a message received later. State events stay, and so do the newest events of the room, without which
     Synapse could send no more into it. Returns when the deletion is committed or has failed.
     """
-    ordering = await first_ordering_since(api, before_ms)
-    depth = await _depth_to_keep(_pool(api), room_id, ordering)
+    cutoff = await cutoff_at(api, before_ms)
+    depth = await _depth_to_keep(_pool(api), room_id, cutoff)
     if depth is None:
         return PurgeResult(due=0, left=0)
     due = await _count_due(_pool(api), room_id, depth)
     if due == 0:
         return PurgeResult(due=0, left=0)
     problem: str | None = await api._hs.get_pagination_handler().purge_history(
-        room_id, f"t{depth}-{ordering}", delete_local_events=True
+        room_id, f"t{depth}-{cutoff.ordering}", delete_local_events=True
     )
     return PurgeResult(due, await _count_due(_pool(api), room_id, depth), problem)
 
 
-async def _depth_to_keep(pool: DatabasePool, room_id: str, ordering: int) -> int | None:
+async def _depth_to_keep(pool: DatabasePool, room_id: str, cutoff: history.Cutoff) -> int | None:
     def read(transaction: LoggingTransaction) -> int | None:
-        return history.depth_to_keep(transaction, transaction_engine(transaction), room_id, ordering)
+        return history.depth_to_keep(transaction, transaction_engine(transaction), room_id, cutoff)
 
     return await pool.runInteraction("governance_depth_to_keep", read)
 

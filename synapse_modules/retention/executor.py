@@ -11,8 +11,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from synapse_modules.core.errors import GovernanceError
-from synapse_modules.homeserver.internals import first_ordering_since, purge_history_before
-from synapse_modules.retention.due import due_messages
+from synapse_modules.homeserver.internals import cutoff_at, purge_history_before
+from synapse_modules.retention.due import count_due
 from synapse_modules.retention.holds import copies_in_room, drop_copies_without_hold, holds_on_room, require_triggers
 from synapse_modules.retention.model import Author, Run, RunState
 from synapse_modules.retention.records import RoomOutcome
@@ -79,7 +79,7 @@ class Executor:
     async def _purge_all(self, run: Run, stored: StoredRules, author: Author) -> int:
         await self._homeserver.database.run("retention_triggers", require_triggers)
         await self._lane.catch_up()
-        simulation = await self._planner.plan(stored, run.started_ms)
+        simulation = await self._planner.plan(stored, run.started_ms, sized=False)
         await self._runs.planned(run.run_id, len(simulation.rooms))
         for plan in simulation.rooms:
             await self._purge(run, plan, author)
@@ -95,11 +95,11 @@ class Executor:
 
     async def _announce(self, run: Run, plan: RoomPlan, author: Author) -> Intent | None:
         """Announce the purge of a room; None where there is nothing to do, or a hold that is then on record."""
-        ordering = await first_ordering_since(self._homeserver.api, plan.cutoff_ms)
+        cutoff = await cutoff_at(self._homeserver.api, plan.cutoff_ms)
         now_ms = self._homeserver.now_ms()
 
         def work(transaction: Transaction) -> Intent | None:
-            due = due_messages(transaction, plan.room_id, ordering).events
+            due = count_due(transaction, plan.room_id, cutoff)
             holds = holds_on_room(transaction, plan.room_id)
             verdict = plan.verdict._replace(holds=holds)
             if holds or not due:
@@ -123,11 +123,10 @@ class Executor:
         await self._runs.settle(intent, left=left, problem=problem, author=author, now_ms=now_ms)
 
     async def _left(self, intent: Intent) -> int:
-        ordering = await first_ordering_since(self._homeserver.api, intent.cutoff_ms)
-        due = await self._homeserver.database.run(
-            "retention_left", lambda transaction: due_messages(transaction, intent.room_id, ordering)
+        cutoff = await cutoff_at(self._homeserver.api, intent.cutoff_ms)
+        return await self._homeserver.database.run(
+            "retention_left", lambda transaction: count_due(transaction, intent.room_id, cutoff)
         )
-        return due.events
 
     async def _finish(
         self, run: Run, state: RunState, author: Author, copies_dropped: int = 0, problem: str | None = None

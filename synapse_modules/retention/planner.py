@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synapse_modules.core.errors import Conflict, InvalidInput
-from synapse_modules.homeserver.internals import first_ordering_since
+from synapse_modules.homeserver.internals import cutoff_at
 from synapse_modules.homeserver.rooms import room_facts_after
 from synapse_modules.retention.due import due_messages
 from synapse_modules.retention.holds import copies_without_hold, holds_on_rooms
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from synapse_modules.core.ports import RoomClassSource, RoomFacts, Transaction
     from synapse_modules.core.room_classes import RoomClassifier
+    from synapse_modules.homeserver.history import Cutoff
     from synapse_modules.homeserver.public import Homeserver
     from synapse_modules.retention.precedence import Verdict
     from synapse_modules.retention.rules import Rules
@@ -39,21 +40,21 @@ class Planner:
         self._homeserver = homeserver
         self._classes = classes
 
-    async def plan(self, stored: StoredRules, now_ms: int) -> Simulation:
-        """What a run at ``now_ms`` under these rules would do, room by room.
+    async def plan(self, stored: StoredRules, now_ms: int, *, sized: bool = True) -> Simulation:
+        """What a run at ``now_ms`` under these rules would do, room by room; without ``sized`` sizes are 0.
 
         Raises:
             Conflict: the access policy has no such class any more as one of the rules is for.
             Unavailable: the room classes are not known just now.
         """
         classifier = await self._classifier(stored.rules)
-        orderings = await self._orderings(stored.rules, now_ms)
+        cutoffs = await self._cutoffs(stored.rules, now_ms)
         plans: list[RoomPlan] = []
         last = ""
         while page := await self._page(last):
             last = page[-1].room_id
             verdicts = await self._verdicts(page, classifier, stored.rules)
-            plans += await self._due(verdicts, orderings, now_ms)
+            plans += await self._due(verdicts, cutoffs, now_ms, sized=sized)
         copies = await self._homeserver.database.run("retention_copies", copies_without_hold)
         plans.sort(key=lambda plan: (-plan.due.events, plan.room_id))
         return Simulation(now_ms, stored.version, tuple(plans), copies)
@@ -78,10 +79,10 @@ class Planner:
             ) from error
         return classifier
 
-    async def _orderings(self, rules: Rules, now_ms: int) -> Mapping[int, int]:
-        """For each age at which something is deleted, the stream ordering of the first event that is younger."""
+    async def _cutoffs(self, rules: Rules, now_ms: int) -> Mapping[int, Cutoff]:
+        """For each age at which something is deleted, what is older."""
         ages = {rule.delete_after_ms for rule in (*rules.rules, rules.default)} - {None}
-        return {age: await first_ordering_since(self._homeserver.api, now_ms - age) for age in ages if age is not None}
+        return {age: await cutoff_at(self._homeserver.api, now_ms - age) for age in ages if age is not None}
 
     async def _page(self, after: str) -> list[RoomFacts]:
         return await self._homeserver.database.run("retention_rooms", lambda tx: room_facts_after(tx, after, _PAGE))
@@ -95,15 +96,13 @@ class Planner:
         ]
 
     async def _due(
-        self, verdicts: Sequence[tuple[str, Verdict]], orderings: Mapping[int, int], now_ms: int
+        self, verdicts: Sequence[tuple[str, Verdict]], cutoffs: Mapping[int, Cutoff], now_ms: int, *, sized: bool
     ) -> list[RoomPlan]:
         def work(transaction: Transaction) -> list[RoomPlan | None]:
             return [
-                plan_room(
-                    room_id, verdict, now_ms, due_messages(transaction, room_id, orderings[verdict.delete_after_ms])
-                )
+                plan_room(room_id, verdict, now_ms, due_messages(transaction, room_id, cutoffs[age], sized=sized))
                 for room_id, verdict in verdicts
-                if verdict.delete_after_ms is not None
+                if (age := verdict.delete_after_ms) is not None
             ]
 
         found = await self._homeserver.database.run("retention_due", work)

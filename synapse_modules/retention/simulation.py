@@ -16,7 +16,7 @@ class DueMessages(NamedTuple):
     """What of a room is older than its rule allows.
 
     Attributes:
-        events: how many messages. size: bytes of their stored JSON.
+        events: how many messages. size: bytes of their stored JSON; 0 where nobody asked.
         of_held_users: how many of them were sent by somebody under hold.
     """
 

@@ -266,6 +266,30 @@ def test_the_newest_event_of_a_room_survives_every_purge(deployment: Deployment,
     sender.send(room, "the room still works").expect()
 
 
+async def _import_at_depth(api: ModuleApi, sender: str, room_id: str, depth: int) -> None:
+    """Store a message as history from elsewhere, as far back as ``depth``."""
+    ordering, _, _ = await _import_a_message(api, sender, room_id)
+
+    def put_back(transaction: LoggingTransaction) -> None:
+        sql = "UPDATE events SET topological_ordering = ?, depth = ? WHERE stream_ordering = ?"
+        transaction.execute(sql, (depth, depth, ordering))
+
+    await api.run_db_interaction("put_back", put_back)
+
+
+def test_a_purge_spares_history_that_was_fetched_since(deployment: Deployment, sender: MatrixClient) -> None:
+    room = sender.create_room().expect()["room_id"]
+    for number in range(3):
+        sender.send(room, f"old {number}").expect()
+    before_the_import = _now_ms()
+    inside(deployment.url, _import_at_depth, sender=sender.user_id, room_id=room, depth=2)
+    sender.send(room, "new").expect()
+
+    assert inside(deployment.url, _purge, room_id=room, before_ms=before_the_import) == [0, 0, None]
+    assert inside(deployment.url, _purge, room_id=room, before_ms=_now_ms()) == [4, 0, None]
+    assert _texts(sender, room) == ["new"]
+
+
 def test_a_purge_of_an_unknown_room_does_nothing(deployment: Deployment) -> None:
     assert inside(deployment.url, _purge, room_id="!nowhere:synapse.test", before_ms=_now_ms()) == [0, 0, None]
 
@@ -315,13 +339,11 @@ async def _orderings(api: ModuleApi, room_id: str, moments: list[int]) -> list[A
         )
         return [row[0] for row in transaction.fetchall()]
 
-    found = [await internals.first_ordering_since(api, moment) for moment in moments]
+    found = [(await internals.cutoff_at(api, moment)).ordering for moment in moments]
     return [found, await Homeserver(api).database.run("orderings", read)]
 
 
-def test_the_first_ordering_since_a_moment_parts_older_from_younger_events(
-    deployment: Deployment, sender: MatrixClient
-) -> None:
+def test_a_cutoff_parts_older_from_younger_events(deployment: Deployment, sender: MatrixClient) -> None:
     room = sender.create_room().expect()["room_id"]
     sender.send(room, "before").expect()
     moment = _now_ms()

@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One event of a room. Without a ``state_key`` it is a message; ``ordering`` is its depth as well."""
+    """One event of a room. Without a ``state_key`` it is a message; without a ``depth``, ``ordering`` is that too."""
 
     event_id: str
     room_id: str
@@ -30,6 +30,12 @@ class Message:
     received_ms: int = 0
     text: str = "hello"
     state_key: str | None = None
+    depth: int | None = None
+
+    @property
+    def place(self) -> int:
+        """Its depth in the room."""
+        return self.ordering if self.depth is None else self.depth
 
     @property
     def json(self) -> str:
@@ -149,8 +155,8 @@ def _add(transaction: Transaction, message: Message) -> None:
         ) VALUES (?, ?, ?, 'm.room.message', ?, ?, ?, ?, ?, ?, ?, ?, 'master')
         """,
         (
-            message.event_id, message.room_id, message.sender, message.state_key, message.ordering, message.ordering,
-            message.ordering, True, False, message.received_ms, message.received_ms,
+            message.event_id, message.room_id, message.sender, message.state_key, message.ordering, message.place,
+            message.place, True, False, message.received_ms, message.received_ms,
         ),
     )  # fmt: skip
     transaction.execute(

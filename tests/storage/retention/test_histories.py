@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synapse_modules.core.clock import SystemClock
-from synapse_modules.homeserver.history import count_messages, depth_to_keep
-from synapse_modules.retention.due import due_messages
+from synapse_modules.homeserver.history import Cutoff
+from synapse_modules.retention.due import count_due, due_messages
 from synapse_modules.retention.simulation import DueMessages
 from synapse_modules.storage.migrations import migrate
 from tests.support.synapse_tables import Message, add_messages, add_room, execute, query, set_newest
@@ -57,23 +57,53 @@ def _place(database: Database, kind: str, subject: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- what is due
 
-_SENT = st.tuples(st.sampled_from(ROOMS), st.sampled_from(PEOPLE), st.booleans(), st.text("ab€", max_size=5))
+
+class _Sent(NamedTuple):
+    """A message or a setting; ``fetched_ms`` is when it was fetched from elsewhere, None for a live one."""
+
+    room: str
+    sender: str
+    state: bool
+    text: str
+    fetched_ms: int | None
+
+
+_SENT = st.builds(
+    _Sent,
+    st.sampled_from(ROOMS),
+    st.sampled_from(PEOPLE),
+    st.booleans(),
+    st.text("ab€", max_size=5),
+    st.none() | st.integers(0, 14),
+)
+
+
+def _message(place: int, sent: _Sent) -> Message:
+    """``sent`` at depth ``place``. Of live messages that is also when they were received, and their stream ordering."""
+    state_key = f"key {place}" if sent.state else None
+    live = sent.fetched_ms is None
+    ordering, received_ms = (place, place) if sent.fetched_ms is None else (-place, sent.fetched_ms)
+    return Message(
+        f"${place}", sent.room, sent.sender, ordering, received_ms, sent.text, state_key, None if live else place
+    )
+
+
+def _due(own: list[Message], moment: int) -> list[Message]:
+    """The model: what lies below everything that was received since ``moment``, and below the newest event."""
+    kept = [message.place for message in own if message.received_ms >= moment]
+    lowest = min([*kept, *(message.place for message in own[-1:])], default=0)
+    return [message for message in own if message.place < lowest and message.state_key is None]
 
 
 @_RANDOM
 @given(
     sent=st.lists(_SENT, min_size=1, max_size=12),
-    ordering=st.integers(0, 14),
+    moment=st.integers(0, 14),
     held=st.sets(st.sampled_from(PEOPLE)),
 )
-def test_what_is_due_is_what_a_model_counts(
-    database: Database, sent: list[tuple[str, str, bool, str]], ordering: int, held: set[str]
-) -> None:
+def test_what_is_due_is_what_a_model_counts(database: Database, sent: list[_Sent], moment: int, held: set[str]) -> None:
     _begin_anew(database)
-    messages = [
-        Message(f"${number}", room, sender, number, text=text, state_key=f"key {number}" if state else None)
-        for number, (room, sender, state, text) in enumerate(sent, start=1)
-    ]
+    messages = [_message(place, each) for place, each in enumerate(sent, start=1)]
     add_messages(database, messages)
     for room in ROOMS:
         own = [message for message in messages if message.room_id == room]
@@ -82,18 +112,32 @@ def test_what_is_due_is_what_a_model_counts(
     for person in held:
         _place(database, "user", person)
 
+    cutoff = Cutoff(moment, moment)
     for room in ROOMS:
-        own = [message for message in messages if message.room_id == room]
-        old = [each for each in own[:-1] if each.ordering < ordering and each.state_key is None]
+        old = _due([message for message in messages if message.room_id == room], moment)
         size = sum(len(message.json.encode()) for message in old)
         expected = DueMessages(len(old), size, sum(message.sender in held for message in old))
 
-        def look(transaction: Transaction, room: str = room) -> tuple[DueMessages, int]:
-            depth = depth_to_keep(transaction, transaction.dialect, room, ordering)
-            purged = 0 if depth is None else count_messages(transaction, transaction.dialect, room, depth)
-            return due_messages(transaction, room, ordering), purged
+        def look(transaction: Transaction, room: str = room) -> tuple[DueMessages, DueMessages, int]:
+            counted = due_messages(transaction, room, cutoff)
+            return due_messages(transaction, room, cutoff, sized=True), counted, count_due(transaction, room, cutoff)
 
-        assert database.run(look) == (expected, expected.events)
+        assert database.run(look) == (expected, expected._replace(size=0), expected.events)
+
+
+def test_history_that_was_fetched_lately_is_as_young_as_that(database: Database) -> None:
+    (room, _), (ada, bob) = ROOMS, PEOPLE
+    fetched = Message("$fetched", room, ada, -7, received_ms=20, depth=2)
+    old = [Message("$old", room, ada, 1, received_ms=1), Message("$older", room, bob, -3, received_ms=5, depth=1)]
+    live = [Message(f"${number}", room, bob, number, received_ms=number) for number in range(3, 8)]
+    add_messages(database, [*old, fetched, *live])
+    set_newest(database, live[-1])
+
+    def due(moment: int) -> int:
+        return database.run(lambda transaction: due_messages(transaction, room, Cutoff(moment, moment))).events
+
+    assert due(6) == 2, "what lies below it; it is younger, and what lies above it stays with it"
+    assert due(21) == 7, "once it is old enough itself, everything but the newest"
 
 
 # ------------------------------------------------------------------------------------------ what holds preserve
