@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from synapse_modules.audit.anchors.keeper import AnchorKeeper
+    from synapse_modules.audit.event_check import EventCheck
     from synapse_modules.audit.follower import Follower
     from synapse_modules.audit.outbox import OutboxDrain
     from synapse_modules.audit.sequencer import Sequencer
@@ -48,11 +49,12 @@ class Steps:
     """The steps of a turn, in this order, so that what one finds is sealed, seen and anchored in the same.
 
     Attributes:
-        follower, drain: bring records. sequencer: seals them. watch: looks at what is sealed.
+        follower, check, drain: bring records. sequencer: seals them. watch: looks at what is sealed.
         keeper: takes it to the anchors.
     """
 
     follower: Follower
+    check: EventCheck
     drain: OutboxDrain
     sequencer: Sequencer
     watch: Watch
@@ -72,6 +74,7 @@ class Background:
         self._homeserver = homeserver
         self._log = log
         self._follower = steps.follower
+        self._check = steps.check
         self._drain = steps.drain
         self._sequencer = steps.sequencer
         self._watch = steps.watch
@@ -130,6 +133,7 @@ class Background:
     def _work(self, positions: Mapping[str, int]) -> bool:
         steps: tuple[tuple[str, Callable[[], int]], ...] = (
             ("events", lambda: self._follow(positions)),
+            ("events check", self._check_events),
             ("outbox", self._drain.run_cycle),
             ("sequencer", self._order),
             ("search index", self._index.run_cycle),
@@ -167,6 +171,11 @@ class Background:
         if self._followed is not None:
             self._followed_at = time.monotonic()
         return max(found, _MUCH) if self._follower.unfinished else found
+
+    def _check_events(self) -> int:
+        missed = self._check.run_cycle()
+        metrics.EVENTS_MISSED.labels(self._homeserver.server_name).inc(missed)
+        return missed
 
     def _order(self) -> int:
         self._ordered = False

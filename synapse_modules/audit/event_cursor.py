@@ -146,6 +146,14 @@ class Cursors:
         """With cursors at ``reached`` and with ``gaps``, without overlaps and not too many."""
         return Cursors(self.begin, reached, bounded(gaps), _unread(self.newcomers, reached))
 
+    def followed(self, stream: str) -> int:
+        """The id up to which every lane of ``stream`` was followed."""
+        return min((reached for name, reached in self.reached.items() if Lane(name).stream == stream), default=0)
+
+    def looks_for(self, stream: str, number: int) -> bool:
+        """Whether the id ``number`` is one that is still to be looked for."""
+        return any(gap.stream == stream and gap.first <= number <= gap.last for gap in self.gaps)
+
     def fallen_behind(self, former: Cursors) -> list[str]:
         """The lanes whose cursors are behind those of ``former``."""
         return [name for name, cursor in former.reached.items() if self.reached[name] < cursor]

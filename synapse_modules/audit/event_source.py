@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from synapse_modules.audit.event_cursor import Gap, Span
     from synapse_modules.core.ports import Transaction
 
-__all__ = ["contents", "event_ids", "events_of_gap", "events_of_lane", "horizon", "open_transactions"]
+__all__ = [
+    "contents",
+    "event_ids",
+    "events_named",
+    "events_of_gap",
+    "events_of_lane",
+    "horizon",
+    "names",
+    "open_transactions",
+]
 
 _IDS_PER_STATEMENT = 100
 _TYPES = ", ".join(f"'{name}'" for name in READ_TYPES)
@@ -55,6 +64,11 @@ def _found(order: str, after: str, upto: str, whose: str) -> str:
 
 
 def _rows(order: str, after: str, upto: str, whose: str = "") -> str:
+    return _whole(_found(order, after, upto, whose), order)
+
+
+def _whole(found: str, order: str) -> str:
+    """Everything that is read of the events that were ``found``."""
     return f"""
     SELECT e.*, j.internal_metadata,
         CASE
@@ -73,10 +87,28 @@ def _rows(order: str, after: str, upto: str, whose: str = "") -> str:
                 WHERE d.event_id = e.event_id AND o.room_id = e.room_id
             )
         END
-    FROM ({_found(order, after, upto, whose)}) AS e
+    FROM ({found}) AS e
     LEFT JOIN event_json AS j ON j.event_id = e.event_id
     LEFT JOIN event_relations AS r ON r.event_id = e.event_id
     ORDER BY e.position {order}
+    """
+
+
+def _names(order: str, after: str, upto: str) -> str:
+    """Which events there are; outliers among them are those that may be recorded as such."""
+    return f"""
+    SELECT * FROM (
+        SELECT stream_ordering AS position, event_id FROM events
+        WHERE stream_ordering {after} ? AND stream_ordering {upto} ? AND (NOT outlier OR type = 'm.room.member')
+        ORDER BY stream_ordering {order} LIMIT ?
+    ) AS live
+    UNION ALL
+    SELECT * FROM (
+        SELECT event_stream_ordering AS position, event_id FROM ex_outlier_stream
+        WHERE event_stream_ordering {after} ? AND event_stream_ordering {upto} ?
+        ORDER BY event_stream_ordering {order} LIMIT ?
+    ) AS included
+    ORDER BY position {order} LIMIT ?
     """
 
 
@@ -112,6 +144,14 @@ _IDS = {
     False: _SQL.add("ids of live events", _ids(*_FORWARDS)),
     True: _SQL.add("ids of imported events", _ids(*_BACKWARDS)),
 }
+_NAMES = {
+    False: _SQL.add("names of live events", _names(*_FORWARDS)),
+    True: _SQL.add("names of imported events", _names(*_BACKWARDS)),
+}
+_NAMED = _SQL.add(
+    "events by name",
+    _whole(f"SELECT e.stream_ordering AS position, {_COLUMNS} FROM events AS e WHERE e.event_id IN (?)", "ASC"),
+)
 _CONTENTS = _SQL.add("events as they were sent", "SELECT event_id, json FROM event_json WHERE event_id IN (?)")
 _OPEN = _SQL.add(
     "which transactions may be open",
@@ -148,6 +188,23 @@ def event_ids(transaction: Transaction, span: Span, limit: int) -> list[int]:
     half = (*_signed(span.lane.stream, span.after, span.upto), limit)
     transaction.execute(_IDS[span.lane.backwards].text(transaction.dialect), (*half, *half, limit))
     return [abs(position) for (position,) in transaction.fetchall()]
+
+
+def names(transaction: Transaction, stream: str, after: int, upto: int, limit: int) -> list[tuple[int, str]]:
+    """Ids, without their sign, and names of the events after ``after``, up to and with ``upto``, at most ``limit``."""
+    half = (*_signed(stream, after, upto), limit)
+    rows = _NAMES[stream == BACKFILL].rows(transaction, (*half, *half, limit))
+    return [(abs(position), event_id) for position, event_id in rows]
+
+
+def events_named(transaction: Transaction, wanted: Sequence[str]) -> list[EventRow]:
+    """Those of the ``wanted`` events that are there, in no order."""
+    found: list[EventRow] = []
+    for start in range(0, len(wanted), _IDS_PER_STATEMENT):
+        page = wanted[start : start + _IDS_PER_STATEMENT]
+        transaction.execute(_NAMED.text(transaction.dialect).replace("(?)", f"({', '.join('?' * len(page))})"), page)
+        found += [EventRow(*row) for row in transaction.fetchall()]
+    return found
 
 
 def contents(transaction: Transaction, wanted: Sequence[str]) -> dict[str, Mapping[str, Any]]:

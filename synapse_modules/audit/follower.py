@@ -17,11 +17,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse_modules.audit import event_source, store
+from synapse_modules.audit import store
 from synapse_modules.audit.event_cursor import Cursors
 from synapse_modules.audit.event_lanes import anything_late, read_lanes
-from synapse_modules.audit.recorded_keys import known_keys_among
-from synapse_modules.audit.room_events import audit_events, read_event
+from synapse_modules.audit.event_records import events_of, insert_new
 from synapse_modules.core.actions import Action
 from synapse_modules.core.ports import AuditEvent
 
@@ -29,17 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from synapse_modules.audit.record import Record, Recorder
-    from synapse_modules.audit.room_events import EventRow
     from synapse_modules.core.clock import Clock
     from synapse_modules.core.ports import Transaction
     from synapse_modules.storage.database import Database
 
-__all__ = ["EVENTS_STREAM", "EVENTS_WRITER", "Follower"]
+__all__ = ["EVENTS_STREAM", "Follower"]
 
 logger = logging.getLogger(__name__)
 
 EVENTS_STREAM = "events"
-EVENTS_WRITER = "events"
 
 
 class _Found(NamedTuple):
@@ -123,7 +120,10 @@ class Follower:
     def _begin(self, generation: int, positions: Mapping[str, int]) -> int:
         begun = AuditEvent(
             Action.AUDIT_START,
-            details={"writer": EVENTS_WRITER, "positions": [[name, positions[name]] for name in sorted(positions)]},
+            details={
+                "writer": store.EVENTS_WRITER,
+                "positions": [[name, positions[name]] for name in sorted(positions)],
+            },
         )
         return self._advance(generation, Cursors.starting_at(positions), self._records([begun]))
 
@@ -136,7 +136,7 @@ class Follower:
 
         def work(transaction: Transaction) -> int:
             store.advance_cursor(transaction, EVENTS_STREAM, generation, cursors.text())
-            return _insert(transaction, records)
+            return insert_new(transaction, records)
 
         try:
             return self._log.run(work)
@@ -150,20 +150,5 @@ class Follower:
 
     def _read(self, transaction: Transaction, cursors: Cursors, positions: Mapping[str, int]) -> _Found:
         lanes = read_lanes(transaction, cursors, positions)
-        return _Found(self._events(transaction, lanes.rows), lanes.cursors, lanes.unfinished)
-
-    def _events(self, transaction: Transaction, rows: list[EventRow]) -> list[AuditEvent]:
-        rows.sort(key=lambda row: (row.position < 0, abs(row.position)))
-        events = [event for event in map(read_event, rows) if event is not None]
-        former = event_source.contents(transaction, [event.replaces for event in events if event.replaces is not None])
-        server = self._recorder.server
-        return [made for event in events for made in audit_events(event, former.get(event.replaces or ""), server)]
-
-
-def _insert(transaction: Transaction, records: Sequence[Record]) -> int:
-    """Insert those of ``records`` whose keys are new; returns how many."""
-    known = known_keys_among(transaction, [record.key for record in records if record.key is not None])
-    fresh = {record.key: record for record in reversed(records) if record.key not in known}
-    first = store.next_wseq(transaction, EVENTS_WRITER)
-    store.insert_records(transaction, EVENTS_WRITER, first, list(reversed(fresh.values())))
-    return len(fresh)
+        events = events_of(transaction, lanes.rows, self._recorder.server)
+        return _Found(events, lanes.cursors, lanes.unfinished)

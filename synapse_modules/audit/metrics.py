@@ -10,6 +10,7 @@ __all__ = [
     "DAMAGED",
     "EVENTS_BEHIND",
     "EVENTS_LAG",
+    "EVENTS_MISSED",
     "HEARTBEAT_AGE",
     "ORDER_LAG",
     "PROCESS_PROBLEM",
@@ -46,6 +47,11 @@ EVENTS_BEHIND = Gauge(
     "synapse_governance_audit_events_behind",
     "How far the audit log's following of room events is behind each writer of events, in positions of its stream",
     (*_SERVER, "writer"),
+)
+EVENTS_MISSED = Counter(
+    "synapse_governance_audit_events_missed",
+    "Room events that the daily check found without a record, and recorded",
+    _SERVER,
 )
 ORDER_LAG = Gauge(
     "synapse_governance_audit_order_lag_seconds",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from synapse_modules.audit.power_levels import DefaultChange, UserChange
     from synapse_modules.core.canonical import JsonValue
 
-__all__ = ["READ_TYPES", "EventRow", "RoomEvent", "audit_events", "read_event", "read_object"]
+__all__ = ["READ_TYPES", "EventRow", "RoomEvent", "audit_events", "read_event", "read_object", "record_key"]
 
 _MAX_TEXT = 255
 _MAX_INTEGER = 2**53 - 1
@@ -168,7 +168,7 @@ def audit_events(event: RoomEvent, former: Mapping[str, Any] | None, server: str
     common = _common_details(event, server)
     outcome = Outcome.DENIED if row.rejected or _soft_failed(event) else Outcome.SUCCESS
     device = event.metadata.get("device_id")
-    key = _text(row.event_id).replace("\x00", "�")
+    key = record_key(row.event_id)
     return [
         AuditEvent(
             deed.action,
@@ -183,6 +183,11 @@ def audit_events(event: RoomEvent, former: Mapping[str, Any] | None, server: str
         )
         for number, deed in enumerate(_deeds(event, former))
     ]
+
+
+def record_key(event_id: str) -> str:
+    """The key of the first record of an event, if it makes any."""
+    return event_id[:_MAX_TEXT].replace("\x00", "�")
 
 
 def _deeds(event: RoomEvent, former: Mapping[str, Any] | None) -> list[_Deed]:

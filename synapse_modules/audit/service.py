@@ -13,6 +13,7 @@ from synapse_modules.audit.anchors.factory import anchor_warnings, make_anchors
 from synapse_modules.audit.anchors.keeper import AnchorKeeper
 from synapse_modules.audit.background import Background, Steps
 from synapse_modules.audit.config import Reaction, log_origin, signing_key_paths
+from synapse_modules.audit.event_check import EventCheck
 from synapse_modules.audit.follower import Follower
 from synapse_modules.audit.heartbeat import Heartbeat, Unrecorded
 from synapse_modules.audit.intake import Intake
@@ -310,7 +311,8 @@ class AuditService:
         )
         drain = OutboxDrain(own, self._log)
         interval_ms = self._config.seal_interval_ms
-        steps = Steps(self._follower, drain, sequencer, self._make_watch(), keeper)
+        check = EventCheck(own, self._log, self._recorder, self._homeserver)
+        steps = Steps(self._follower, check, drain, sequencer, self._make_watch(), keeper)
         return Background(self._homeserver, self._log, steps, interval_ms)
 
     def _readable_key(self, path: Path) -> SigningKey | None:

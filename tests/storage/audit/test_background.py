@@ -80,7 +80,6 @@ def test_the_next_turn_follows_at_once_while_there_is_more_however_few_records_t
     log: Database, monkeypatch: pytest.MonkeyPatch, records: int, unfinished: bool, again: bool
 ) -> None:
     monkeypatch.setattr(internals, "event_positions", lambda _: {"master": 7})
-    quiet = _Quiet()
-    steps = Steps(*(cast("Any", step) for step in (_Follower(records, unfinished), quiet, quiet, quiet, quiet)))
+    steps = Steps(*(cast("Any", step) for step in (_Follower(records, unfinished), *[_Quiet()] * 5)))
     background = Background(cast("Any", _Homeserver()), log, steps, interval_ms=1000)
     assert asyncio.run(background.turn()) is again
