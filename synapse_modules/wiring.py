@@ -143,7 +143,6 @@ class Runtime:
         self.modules: list[str] = []
         self.router = Router(self.homeserver, self.policy, self.audit, __version__)
         self.router.mount()
-        self._loaded: set[str] = set()
         self.homeserver.start("governance_joints", self._say_what_is_missing)
 
     def claim(self, module: str) -> None:
@@ -152,9 +151,9 @@ class Runtime:
         Raises:
             GovernanceError: it was loaded already.
         """
-        if module in self._loaded:
+        if module in self.modules:
             raise GovernanceError(f"{module} is listed twice", where="modules", advice="Remove one of the two")
-        self._loaded.add(module)
+        self.modules.append(module)
 
     def bring_up(self, database: Database, part: str, auto_migrate: bool | None) -> None:
         """Bring the schema of ``part`` up to date, or refuse to start on an older one.
@@ -200,7 +199,6 @@ def load_rbac(runtime: Runtime, config: RbacConfig) -> None:
     """
     runtime.claim("RbacModule")
     homeserver = runtime.homeserver
-    runtime.modules.append("RbacModule")
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     store = PolicyStore(homeserver.database, runtime.audit)
     source = SnapshotSource(homeserver, store, config)
@@ -224,7 +222,6 @@ def load_audit(runtime: Runtime, config: AuditConfig) -> None:
     """
     runtime.claim("AuditModule")
     homeserver = runtime.homeserver
-    runtime.modules.append("AuditModule")
     log = Database(log_location(config, runtime.own.location))
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     runtime.bring_up(log, "audit", config.auto_migrate)
@@ -250,7 +247,6 @@ def load_retention(runtime: Runtime, config: RetentionConfig) -> None:
         GovernanceError: it cannot start like this.
     """
     runtime.claim("RetentionModule")
-    runtime.modules.append("RetentionModule")
     runtime.bring_up(runtime.own, "homeserver", config.auto_migrate)
     service = RetentionService(runtime.homeserver, config, runtime.audit, runtime.policy, runtime.audit)
     runtime.router.add(retention_routes(runtime.homeserver, service))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from synapse_modules.audit.checkpoint import SigningKey
 from synapse_modules.core.errors import InvalidInput
+from synapse_modules.core.files import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def generate_key(path: Path, origin: str, random: RandomBytes) -> SigningKey:
             return load_key(path, origin)
         finally:
             draft.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise InvalidInput(str(path), _cause(error), "a path where this process can make its key file") from None
     return key
@@ -82,7 +83,7 @@ def mark_used(path: Path) -> None:
     if not mark.exists():
         with contextlib.suppress(FileExistsError):
             _write(mark, _MARK_TEXT)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def was_used(path: Path) -> bool:
@@ -100,14 +101,6 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cause(error: OSError | UnicodeDecodeError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,13 +17,15 @@ from synapse_modules.audit.config import log_location, log_origin, signing_key_p
 from synapse_modules.audit.key_file import generate_key, load_key
 from synapse_modules.audit.record import Recorder
 from synapse_modules.cli.app import confirm, local
-from synapse_modules.cli.homeserver_yaml import read_homeserver_yaml
+from synapse_modules.cli.homeserver_yaml import audit_settings, read_homeserver_yaml, settings_option
 from synapse_modules.core.clock import SystemClock, system_random
 from synapse_modules.core.errors import GovernanceError
 from synapse_modules.storage.database import Database
 from synapse_modules.storage.migrations import require_current
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from synapse_modules.audit.config import AuditConfig
     from synapse_modules.audit.discontinuity import Contradiction, Discontinuity
     from synapse_modules.cli.app import App
@@ -34,15 +35,7 @@ __all__ = ["continue_log"]
 
 
 @click.command("continue")
-@click.option(
-    "-c",
-    "--config",
-    "files",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    help="Synapse's homeserver.yaml, or a folder of such files; several times, as Synapse is started.",
-)
+@settings_option
 @click.option("--reason", required=True, help="What happened, for those who read the log. No names of people.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @local
@@ -53,15 +46,14 @@ def continue_log(app: App, files: tuple[Path, ...], reason: str, yes: bool) -> N
     anchor still holds of the entries that were lost is kept as evidence.
     """
     settings = read_homeserver_yaml(files)
-    if settings.audit is None:
-        raise GovernanceError("AuditModule is not among the modules", where=str(files[0]))
-    origin = log_origin(settings.audit, settings.server_name or "")
-    with contextlib.closing(Database(log_location(settings.audit, settings.database))) as log:
+    audit = audit_settings(settings, files)
+    origin = log_origin(audit, settings.server_name or "")
+    with contextlib.closing(Database(log_location(audit, settings.database))) as log:
         require_current(log, "audit")
-        found = _contradiction(log, settings.audit, origin)
+        found = _contradiction(log, audit, origin)
         app.output.line(f"anchor {found.anchor}: {found.problem}", style="bold")
         confirm(f"Give up what is lost, and let the log go on as {origin}?", yes=yes)
-        done = _continue(log, settings, settings.audit, origin, found, reason)
+        done = _continue(log, settings, audit, origin, found, reason)
     if app.output.as_json:
         app.output.document(
             {"origin": done.origin, "previous": done.previous, "size": done.size, "anchor": done.anchor}

@@ -10,7 +10,7 @@ import click
 
 from synapse_modules.audit.config import log_location
 from synapse_modules.cli.app import local
-from synapse_modules.cli.homeserver_yaml import read_homeserver_yaml
+from synapse_modules.cli.homeserver_yaml import audit_settings, read_homeserver_yaml, settings_option
 from synapse_modules.core.errors import Conflict, GovernanceError
 from synapse_modules.storage.copying import copy_tables, require_unused
 from synapse_modules.storage.database import Database, DatabaseLocation
@@ -30,16 +30,7 @@ _PORTED = ".ported"
 
 
 @click.command("port")
-@click.option(
-    "-c",
-    "--config",
-    "files",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    help="Synapse's homeserver.yaml with the new database, or a folder of such files; several times, as Synapse is "
-    "started.",
-)
+@settings_option
 @click.option(
     "--from",
     "file",
@@ -75,9 +66,8 @@ def _target(files: tuple[Path, ...], file: Path) -> DatabaseLocation:
         GovernanceError: nowhere, or where it is already.
     """
     settings = read_homeserver_yaml(files)
-    if settings.audit is None:
-        raise GovernanceError("AuditModule is not among the modules", where=str(files[0]))
-    target = log_location(settings.audit, settings.database)
+    audit = audit_settings(settings, files)
+    target = log_location(audit, settings.database)
     if target.dialect is Dialect.SQLITE and Path(target.arguments["database"]).resolve() == file.resolve():
         raise GovernanceError(
             f"is where the audit log is according to {files[0]}",

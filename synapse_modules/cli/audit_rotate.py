@@ -11,7 +11,7 @@ import click
 from synapse_modules.audit.config import log_origin
 from synapse_modules.audit.key_file import generate_key
 from synapse_modules.cli.app import local
-from synapse_modules.cli.homeserver_yaml import read_homeserver_yaml
+from synapse_modules.cli.homeserver_yaml import audit_settings, read_homeserver_yaml, settings_option
 from synapse_modules.core.clock import system_random
 from synapse_modules.core.errors import GovernanceError
 
@@ -22,15 +22,7 @@ __all__ = ["rotate_key"]
 
 
 @click.command("rotate-key")
-@click.option(
-    "-c",
-    "--config",
-    "files",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    help="Synapse's homeserver.yaml, or a folder of such files; several times, as Synapse is started.",
-)
+@settings_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the new key file goes.")
 @local
 def rotate_key(app: App, files: tuple[Path, ...], out: Path) -> None:
@@ -40,12 +32,11 @@ def rotate_key(app: App, files: tuple[Path, ...], out: Path) -> None:
     before Synapse starts with the new key named as `next_signing_key_path`.
     """
     settings = read_homeserver_yaml(files)
-    if settings.audit is None:
-        raise GovernanceError("AuditModule is not among the modules", where=str(files[0]))
+    audit = audit_settings(settings, files)
     if os.path.lexists(out):
         raise GovernanceError("there is a file already", where=str(out), advice="Name a file that is not there yet")
     path = out.absolute()
-    key = generate_key(path, log_origin(settings.audit, settings.server_name or ""), system_random)
+    key = generate_key(path, log_origin(audit, settings.server_name or ""), system_random)
     if app.output.as_json:
         app.output.document({"path": str(path), "key": str(key.verifier)})
     app.output.line(f"the new key is in {path}: back it up")

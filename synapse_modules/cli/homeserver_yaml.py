@@ -7,8 +7,10 @@ their names; an empty file counts for nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import yaml
 
 from synapse_modules.audit.config import AuditConfig
@@ -19,9 +21,8 @@ from synapse_modules.storage.dialect import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
-__all__ = ["HomeserverYaml", "read_homeserver_yaml"]
+__all__ = ["HomeserverYaml", "audit_settings", "read_homeserver_yaml", "settings_option"]
 
 _AUDIT_MODULE = "synapse_modules.plugin.AuditModule"
 _ENGINES = {"sqlite3": Dialect.SQLITE, "psycopg2": Dialect.POSTGRES}
@@ -40,6 +41,29 @@ class HomeserverYaml:
     server_name: str | None
     database: DatabaseLocation
     audit: AuditConfig | None
+
+
+settings_option = click.option(
+    "-c",
+    "--config",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="Synapse's homeserver.yaml, or a folder of such files; several times, as Synapse is started.",
+)
+"""The option of every command that works on the databases that Synapse's settings name."""
+
+
+def audit_settings(settings: HomeserverYaml, files: Sequence[Path]) -> AuditConfig:
+    """The settings of the audit log, for a command that needs one.
+
+    Raises:
+        GovernanceError: there are none.
+    """
+    if settings.audit is None:
+        raise GovernanceError("AuditModule is not among the modules", where=str(files[0]))
+    return settings.audit
 
 
 def read_homeserver_yaml(paths: Sequence[Path]) -> HomeserverYaml:

@@ -10,7 +10,7 @@ import click
 
 from synapse_modules.audit.config import log_location
 from synapse_modules.cli.app import local
-from synapse_modules.cli.homeserver_yaml import read_homeserver_yaml
+from synapse_modules.cli.homeserver_yaml import read_homeserver_yaml, settings_option
 from synapse_modules.core.clock import SystemClock
 from synapse_modules.core.errors import GovernanceError
 from synapse_modules.storage import migrations
@@ -31,15 +31,7 @@ _SYNAPSE_TABLE = "schema_version"
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "files",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    help="Synapse's homeserver.yaml, or a folder of such files; several times, as Synapse is started.",
-)
+@settings_option
 @click.option("--writer", metavar="ROLE", help="Give the processes' PostgreSQL role its rights to the audit log.")
 @click.option("--maintenance", metavar="ROLE", help="Give the role that erases and prunes its rights to the audit log.")
 @click.option("--check", is_flag=True, help="Change nothing; exit status 1 if anything is pending.")

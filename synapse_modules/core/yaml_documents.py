@@ -7,13 +7,14 @@ Times stay text.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from synapse_modules.core.errors import InvalidInput
 
-__all__ = ["load_yaml"]
+__all__ = ["load_yaml", "read_named_yaml"]
 
 
 def load_yaml(text: str, where: str) -> Any:
@@ -33,6 +34,19 @@ def load_yaml(text: str, where: str) -> Any:
         raise InvalidInput(place, error.problem or "something", "YAML") from None
     except yaml.YAMLError as error:
         raise InvalidInput(where, str(error).splitlines()[0], "YAML") from None
+
+
+def read_named_yaml(path: str, setting: str) -> Any:
+    """Read the YAML document in the file that ``setting`` of a configuration names.
+
+    Raises:
+        InvalidInput: the file cannot be read, or :func:`load_yaml` refuses it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(setting, path, f"a file that can be read ({error})") from None
+    return load_yaml(text, path)
 
 
 class _StrictLoader(yaml.SafeLoader):

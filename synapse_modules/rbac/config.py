@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pydantic
 
 from synapse_modules.core.config import FrozenModel
 from synapse_modules.core.errors import InvalidInput
-from synapse_modules.core.yaml_documents import load_yaml
+from synapse_modules.core.yaml_documents import read_named_yaml
 from synapse_modules.rbac.messages import DEFAULT_LANGUAGE, Language
 from synapse_modules.rbac.parsing import parse_policy
 
@@ -52,8 +51,4 @@ def read_policy_file(path: str) -> Policy:
     Raises:
         InvalidInput: it cannot be read, or anything in it is wrong.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput("policy_file", path, f"a file that can be read ({error})") from None
-    return parse_policy(load_yaml(text, path), path)
+    return parse_policy(read_named_yaml(path, "policy_file"), path)

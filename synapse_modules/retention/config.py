@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pydantic
 
 from synapse_modules.core.config import FrozenModel
-from synapse_modules.core.errors import InvalidInput
-from synapse_modules.core.yaml_documents import load_yaml
+from synapse_modules.core.yaml_documents import read_named_yaml
 from synapse_modules.retention.rules import Rules, parse_rules
 
 __all__ = ["RetentionConfig", "read_rules_file"]
@@ -35,8 +32,4 @@ def read_rules_file(path: str) -> Rules:
     Raises:
         InvalidInput: it cannot be read, or anything in it is wrong.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput("rules_file", path, f"a file that can be read ({error})") from None
-    return parse_rules(load_yaml(text, path), path)
+    return parse_rules(read_named_yaml(path, "rules_file"), path)

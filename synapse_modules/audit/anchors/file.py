@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from synapse_modules.audit.anchor_config import AnchorKind
 from synapse_modules.audit.anchors.model import AnchorFailed, Held
 from synapse_modules.audit.checkpoint import Checkpoint, split_note
+from synapse_modules.core.files import sync_folder
 from synapse_modules.storage.dialect import Dialect
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class FileAnchor:
         finally:
             os.close(descriptor)
         if is_new:
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         return offset
 
     def _files(self) -> Iterator[Path]:
@@ -125,14 +126,6 @@ def same_file_system(path: Path, location: DatabaseLocation) -> bool | None:
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _tail(path: Path) -> bytes:
