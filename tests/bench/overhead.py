@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Benchmark, report
-from tests.bench.processes import cpu_seconds
+from tests.bench.processes import cpu_seconds, cpu_spent
 from tests.support.governance import OPEN_POLICY, all_modules
 from tests.support.postgres import Postgres
 from tests.support.synapse import Deployment
@@ -94,8 +94,11 @@ class Side:
     sent: int = 0
 
     def pids(self) -> list[int]:
-        """The Synapse process and every PostgreSQL backend of its database."""
-        rows = self.postgres.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s", (self.server.database,))
+        """The Synapse process and every PostgreSQL backend that serves a client of its database."""
+        rows = self.postgres.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'",
+            (self.server.database,),
+        )
         return [self.server.main.process.pid, *(pid for (pid,) in rows)]
 
     def settle(self) -> None:
@@ -127,7 +130,7 @@ def send_block(side: Side, user: MatrixClient, room_id: str, count: int, senders
     block.wall = time.perf_counter() - started
     side.sent += len(block.times)
     side.settle()
-    block.cpu = cpu_seconds(pids) - before
+    block.cpu = cpu_spent(before, cpu_seconds(pids))
     return block
 
 
