@@ -8,10 +8,10 @@ moments of repetitions, and those of the last minute when a process is killed.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from synapse_modules.audit.tally import EVERY_MS, MOST, TOLD_APART, Key, Tally
 from synapse_modules.core.actions import Action, Outcome
 from synapse_modules.core.ports import AuditEvent
 
@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Refusals"]
 
 _ACTIONS = frozenset({Action.ACCESS_DENIED, Action.AUTH_LOGIN})
-_EVERY_MS = 60_000
-_TOLD_APART = 100
-_MOST = 10_000
 _MANY = "More different things were refused than are told apart."
-
-_Key = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -55,17 +50,14 @@ class Refusals:
         write: Callable[[AuditEvent], Awaitable[None]],
         clock: Clock,
         *,
-        every_ms: int = _EVERY_MS,
-        told_apart: int = _TOLD_APART,
-        most: int = _MOST,
+        every_ms: int = EVERY_MS,
+        told_apart: int = TOLD_APART,
+        most: int = MOST,
     ) -> None:
         self._write_event = write
         self._clock = clock
         self._every_ms = every_ms
-        self._told_apart = told_apart
-        self._most = most
-        self._known: OrderedDict[_Key, _Refused] = OrderedDict()
-        self._of_actor: Counter[str | None] = Counter()
+        self._known: Tally[_Refused] = Tally(told_apart, most)
 
     @staticmethod
     def takes(event: AuditEvent) -> bool:
@@ -85,48 +77,37 @@ class Refusals:
 
     async def settle(self) -> None:
         """Record what has waited for long enough, and forget what is over; to be called every few seconds."""
-        for key, refused in list(self._known.items()):
+        for key, refused in self._known:
             if not self._is_due(refused):
                 continue
             if refused.waiting:
                 await self._write(refused)
             else:
-                self._forget(key)
+                self._known.forget(key)
 
     def drain(self) -> list[AuditEvent]:
         """All that was counted and is in no record yet; the caller records it, and nothing is refused any more."""
-        waiting = [(refused.event, refused.waiting) for refused in self._known.values() if refused.waiting]
+        waiting = [(refused.event, refused.waiting) for _, refused in self._known if refused.waiting]
         self._known.clear()
-        self._of_actor.clear()
         return [_counted(event, count) for event, count in waiting]
 
     # ------------------------------------------------------------------ inside
 
     async def _remembered(self, event: AuditEvent) -> _Refused:
         """What ``event`` is counted with from now on."""
-        if self._of_actor[event.actor] >= self._told_apart:
+        if self._known.crowded(event.actor):
             event = _by_permission(event)
         key = _key(event)
-        if key not in self._known and len(self._known) >= self._most:
+        if key not in self._known and self._known.full:
             await self._make_room()
-        if key not in self._known:  # still, after others had their turn
-            self._known[key] = _Refused(event)
-            self._of_actor[event.actor] += 1
-        return self._known[key]
+        known = self._known.get(key)  # once more, after others had their turn
+        return known or self._known.add(key, event.actor, _Refused(event))
 
     async def _make_room(self) -> None:
-        key, oldest = next(iter(self._known.items()))
+        key, oldest = self._known.oldest()
         if oldest.waiting and not oldest.writing:
             await self._write(oldest)
-        self._forget(key)
-
-    def _forget(self, key: _Key) -> None:
-        forgotten = self._known.pop(key, None)
-        if forgotten is not None:
-            actor = forgotten.event.actor
-            self._of_actor[actor] -= 1
-            if not self._of_actor[actor]:
-                del self._of_actor[actor]
+        self._known.forget(key)
 
     def _is_due(self, refused: _Refused) -> bool:
         if refused.writing:
@@ -150,7 +131,7 @@ class Refusals:
                 refused.waiting += count
 
 
-def _key(event: AuditEvent) -> _Key:
+def _key(event: AuditEvent) -> Key:
     """Equal refusals: of the same thing to the same person, in the same place, by the same rule, from one address."""
     what = tuple(event.details.items())
     return event.action, event.actor, what, event.room_id, event.target, event.rule, event.address

@@ -7,10 +7,10 @@ rest are counted by route and status. A success is never counted: each has its o
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from synapse_modules.audit.tally import EVERY_MS, MOST, TOLD_APART, Key, Tally
 from synapse_modules.core.action_specs import SPECS, RecordField
 from synapse_modules.core.actions import Action, Outcome
 
@@ -23,20 +23,14 @@ __all__ = ["MANY", "Repetitions"]
 
 MANY = "More different requests failed than are told apart."
 
-_EVERY_MS = 60_000
-_TOLD_APART = 100
-_MOST = 10_000
 _WHAT = ("method", "route", "status")
-
-_Key = tuple[Any, ...]
 
 
 @dataclass(slots=True)
 class _Failed:
-    """What failed: as it was first, whose doing it was, when it was last recorded, and how often since."""
+    """What failed: as it was first, when it was last recorded, and how often since."""
 
     event: AuditEvent
-    source: str | None
     recorded_ms: int
     waiting: int = 0
 
@@ -54,65 +48,54 @@ class Repetitions:
         self,
         now_ms: Callable[[], int],
         *,
-        every_ms: int = _EVERY_MS,
-        told_apart: int = _TOLD_APART,
-        most: int = _MOST,
+        every_ms: int = EVERY_MS,
+        told_apart: int = TOLD_APART,
+        most: int = MOST,
     ) -> None:
         self._now_ms = now_ms
         self._every_ms = every_ms
-        self._told_apart = told_apart
-        self._most = most
-        self._known: OrderedDict[_Key, _Failed] = OrderedDict()
-        self._of_source: Counter[str | None] = Counter()
+        self._known: Tally[_Failed] = Tally(told_apart, most)
 
     def add(self, event: AuditEvent) -> list[AuditEvent]:
         """What is to be recorded now that ``event`` happened: mostly itself, or nothing if it is counted."""
         if event.outcome is Outcome.SUCCESS:
             return [event]
         source, key = _source(event), _key(event)
-        if key not in self._known and self._of_source[source] >= self._told_apart:
+        if key not in self._known and self._known.crowded(source):
             event = _coarse(event)
             key = _key(event)
         failed = self._known.get(key)
         if failed is None:
-            return [*self._remember(key, _Failed(event, source, self._now_ms())), event]
+            forgotten = self._make_room()
+            self._known.add(key, source, _Failed(event, self._now_ms()))
+            return [*forgotten, event]
         failed.waiting += 1
         return [self._counted(failed)] if self._is_due(failed) else []
 
     def due(self) -> list[AuditEvent]:
         """What has waited for long enough; to be called every few seconds. What is over is forgotten."""
         found = []
-        for key, failed in list(self._known.items()):
+        for key, failed in self._known:
             if self._is_due(failed):
                 if failed.waiting:
                     found.append(self._counted(failed))
                 else:
-                    self._forget(key)
+                    self._known.forget(key)
         return found
 
     def drain(self) -> list[AuditEvent]:
         """All that was counted and is in no record yet."""
-        found = [self._counted(failed) for failed in self._known.values() if failed.waiting]
+        found = [self._counted(failed) for _, failed in self._known if failed.waiting]
         self._known.clear()
-        self._of_source.clear()
         return found
 
-    def _remember(self, key: _Key, failed: _Failed) -> list[AuditEvent]:
-        """Count with ``failed`` from now on. What has to be recorded because the oldest is forgotten for it."""
-        forgotten = []
-        if len(self._known) >= self._most:
-            oldest = self._forget(next(iter(self._known)))
-            forgotten = [self._counted(oldest)] if oldest.waiting else []
-        self._known[key] = failed
-        self._of_source[failed.source] += 1
-        return forgotten
-
-    def _forget(self, key: _Key) -> _Failed:
-        failed = self._known.pop(key)
-        self._of_source[failed.source] -= 1
-        if not self._of_source[failed.source]:
-            del self._of_source[failed.source]
-        return failed
+    def _make_room(self) -> list[AuditEvent]:
+        """Forget the oldest where as much is remembered as may be; what has to be recorded because of that."""
+        if not self._known.full:
+            return []
+        key, oldest = self._known.oldest()
+        self._known.forget(key)
+        return [self._counted(oldest)] if oldest.waiting else []
 
     def _is_due(self, failed: _Failed) -> bool:
         return not 0 <= self._now_ms() - failed.recorded_ms < self._every_ms
@@ -131,7 +114,7 @@ def _source(event: AuditEvent) -> str | None:
     return event.address if event.actor is None or event.action is Action.AUTH_LOGIN else event.actor
 
 
-def _key(event: AuditEvent) -> _Key:
+def _key(event: AuditEvent) -> Key:
     what = tuple((name, value) for name, value in event.details.items() if name in _WHAT)
     named = (event.target, event.room_id, event.device_id, event.details.get("event_id"), event.details.get("media_id"))
     return event.action, event.outcome, event.actor, event.address, event.reason, what, named
