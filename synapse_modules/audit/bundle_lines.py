@@ -53,7 +53,7 @@ class BundleLines:
         self._next = self._data.index(b"\n", begin) + 1
         return self._data[begin : self._next]
 
-    def block(self, expected: str) -> memoryview:
+    def block(self, expected: str) -> bytes:
         """All whole lines that are at hand, at least one.
 
         Raises:
@@ -63,7 +63,7 @@ class BundleLines:
         self._require(expected)
         self.number -= 1
         begin, self._next = self._next, self._end
-        return memoryview(self._data)[begin : self._end]
+        return self._data[begin : self._end]
 
     def go_back_after(self, line: bytes) -> None:
         """Go on after ``line`` of the present block."""

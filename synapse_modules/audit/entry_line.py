@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse_modules.audit.merkle import leaf_hash
 from synapse_modules.audit.record import LEAF_VERSION, PERSONAL_FIELDS, check_disclosures
-from synapse_modules.core.canonical import canonical_text
 from synapse_modules.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def entry_line(index: int, node: bytes, leaf: bytes, disclosures: bytes) -> byte
 
 _HEAD: Final = re.compile(r'\{"index":(0|[1-9][0-9]{0,18}),"hash":"([A-Za-z0-9+/]{43}=)","leaf":')
 _MIDDLE: Final = ',"disclosures":'
-_decode_json = json.JSONDecoder(parse_constant=int).raw_decode
+_decode_json = json.JSONDecoder(parse_constant=int, strict=False).raw_decode
 """Of what Python takes for JSON, not the numbers NaN and Infinity: they are no integers."""
 
 
@@ -96,21 +95,21 @@ def parse_entry(line: bytes) -> ShownEntry:
         raise InvalidInput(
             "leaf", leaf_text[:60], f"a leaf of version {LEAF_VERSION} with its action and what is personal"
         )
-    check_disclosures(personal, disclosures)
-    return ShownEntry(index, computed, action.encode(), leaf_text.encode(), len(personal) - len(disclosures))
+    disclosed = check_disclosures(personal, disclosures)
+    return ShownEntry(index, computed, action.encode(), leaf_text.encode(), len(personal) - disclosed)
 
 
-def _parts(line: bytes) -> tuple[int, str, str, dict[str, Any], dict[str, Any]]:
+def _parts(line: bytes) -> tuple[int, str, str, dict[str, Any], str]:
     try:
         text = line.decode()
         head = _HEAD.match(text)
-        if head is not None:
+        if head is not None and text.find("\n") == len(text) - 1:
             leaf, end = _decode_json(text, head.end())
             if text.startswith(_MIDDLE, end) and isinstance(leaf, dict):
                 start = end + len(_MIDDLE)
-                disclosures, _ = _decode_json(text, start)
-                if isinstance(disclosures, dict) and text[start:] == canonical_text(disclosures) + "}\n":
-                    return int(head[1]), head[2], text[head.end() : end], leaf, disclosures
+                disclosures, end_of_both = _decode_json(text, start)
+                if isinstance(disclosures, dict) and text[end_of_both:] == "}\n":
+                    return int(head[1]), head[2], text[head.end() : end], leaf, text[start:end_of_both]
     except (ValueError, RecursionError):
         pass
     raise InvalidInput("", line[:60], "an entry: index, hash, leaf and disclosures")
@@ -118,53 +117,55 @@ def _parts(line: bytes) -> tuple[int, str, str, dict[str, Any], dict[str, Any]]:
 
 # ------------------------------------------------------------------------------------------------ many lines, fast
 
-_CHARACTERS: Final = r'[^"\\\x00-\x1f]*+'
-_ESCAPE: Final = r'\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f]))'
-_TEXT: Final = rf'"{_CHARACTERS}(?:"|(?:{_ESCAPE}{_CHARACTERS})++")'
-_NUMBER: Final = "(?:0|-?[1-9][0-9]{0,15}+)"
-_SCALAR: Final = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
+_PLAIN: Final = '"[^"]*+"'
+"""Text without a quote in it; whether there is a backslash is for others to see. No pattern is faster."""
+_ESCAPED: Final = r'"[^"\\]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\]*+)*+"'
+_NUMBERS: Final = ("[1-9][0-9]{0,15}+", "0", "-[1-9][0-9]{0,15}+")
 _DEPTH: Final = 4
 """How deep the details of a leaf may be for the fast way."""
 
 
-def _value(depth: int) -> str:
+def _value(text: str, depth: int) -> str:
     """The pattern of a JSON value that is at most ``depth`` deep, without any space."""
-    if depth == 0:
-        return _SCALAR
-    inner = _value(depth - 1)
-    array = rf"\[(?:\]|{inner}(?:,{inner})*+\])"
-    return rf"(?:{_SCALAR}|{_object(inner)}|{array})"
+    kinds = [text, *_NUMBERS, "true", "false", "null"]
+    if depth:
+        inner = _value(text, depth - 1)
+        kinds += [_object(text, inner), rf"\[(?:\]|{inner}(?:,{inner})*+\])"]
+    return f"(?:{'|'.join(kinds)})"
 
 
-def _object(value: str) -> str:
-    member = rf'"{_CHARACTERS}":{value}'
-    return rf"\{{(?:\}}|{member}(?:,{member})*+\}})"
+def _object(text: str, value: str) -> str:
+    return rf"\{{(?:\}}|{text}:{value}(?:,{text}:{value})*+\}})"
 
 
-def _optional(name: str) -> str:
-    """The pattern of a member that may be absent. It begins after its first quote, and ends after the next one's."""
-    return rf'(?:{name}":{_TEXT},"|)'
+def _leaf(text: str) -> str:
+    """The pattern of a leaf as the log writes it. Groups: the action, and each personal field's commitment."""
+
+    def optional(name: str) -> str:  # from after its first quote to after that of the next member
+        return rf'(?:{name}":{text},"|)'
+
+    commitments = "".join(rf'(?:{name}":"([^"]{{43}})"(?:,"|\}})|)' for name in PERSONAL_FIELDS)
+    return (
+        rf'\{{"action":"([^"\\]*+)","{optional("case")}details":{_object(text, _value(text, _DEPTH - 1))}'
+        rf',"id":{text},"outcome":{text},"personal":\{{(?:\}}|"){commitments}'
+        rf',"process":{text},"{optional("reason")}{optional("room")}{optional("rule")}server":{text}'
+        rf',"time_ms":(?:{"|".join(_NUMBERS)}),"v":{LEAF_VERSION}\}}'
+    )
 
 
-_COMMITMENTS: Final = "".join(rf'(?:{name}":"([A-Za-z0-9_-]{{43}})"(?:,"|\}})|)' for name in PERSONAL_FIELDS)
-_DISCLOSURES: Final = "".join(
-    rf'(?:("{name}":\["[A-Za-z0-9_-]{{22}}",{_TEXT}\])(?:,|\}})|)' for name in PERSONAL_FIELDS
-)
-_LEAF: Final = (
-    rf'\{{"action":"([a-z.]++)","{_optional("case")}details":{_object(_value(_DEPTH - 1))}'
-    rf',"id":"[0-9a-f]{{32}}","outcome":"[a-z]++","personal":\{{(?:\}}|"){_COMMITMENTS}'
-    rf',"process":{_TEXT},"{_optional("reason")}{_optional("room")}{_optional("rule")}server":{_TEXT}'
-    rf',"time_ms":{_NUMBER},"v":{LEAF_VERSION}\}}'
-)
-_LINES: Final = re.compile(
-    (
-        rf'\{{"index":(0|[1-9][0-9]{{0,18}}+),"hash":"(.{{43}})=","leaf":({_LEAF})'
-        rf',"disclosures":\{{(?:\}}|(?="){_DISCLOSURES})\}}\n'
-        r"|([^\n]*+\n)"
-    ).encode(),
-    re.DOTALL,
-)
-"""Every match is a line: an entry in its parts or, in the last group, another line as a whole."""
+def _entry(text: str) -> str:
+    """The pattern of an entry. Groups: index, hash, leaf, those of the leaf, and each personal field's disclosure."""
+    disclosures = "".join(rf'(?:("{name}":\[{text},{text}\])(?:,|\}})|)' for name in PERSONAL_FIELDS)
+    return (
+        rf'\{{"index":(0|[1-9][0-9]{{0,18}}+),"hash":"([^"]{{43}})=","leaf":({_leaf(text)})'
+        rf',"disclosures":\{{(?:\}}|(?="){disclosures})\}}\n'
+    )
+
+
+_LINES: Final = re.compile(rf"{_entry(_PLAIN)}|([^\n]*+\n)".encode())
+"""Every match is a line: an entry in its parts or, in one group more, another line as a whole."""
+_LINE: Final = re.compile(_entry(_ESCAPED).encode())
+_LEAF, _ACTION = 2, 3  # of the groups
 _FIELDS: Final = len(PERSONAL_FIELDS)
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
@@ -174,31 +175,52 @@ Row = tuple[bytes, ...]
 """The parts of one line, as the pattern finds them."""
 
 
-def split_lines(block: bytes | memoryview) -> Iterator[bytes | list[Row]]:
+def split_lines(block: bytes) -> Iterator[bytes | list[Row]]:
     """The lines of ``block``, in order: neighbouring entries as one list for :func:`read_run`, others as they are."""
     rows: list[Row] = _LINES.findall(block)
-    others = list(map(_other_line, rows))
+    if block.count(b"\n") != len(rows):  # some text goes across lines
+        rows = [_read_again(line + b"\n") for line in block.split(b"\n")[:-1]]
+    elif b"\\" in block:
+        rows = [_careful(row) for row in rows]
     start = 0
-    if any(others):
-        for position, other in enumerate(others):
+    if any(map(_other_line, rows)):
+        for position, other in enumerate(map(_other_line, rows)):
             if other:
                 if start < position:
                     yield rows[start:position]
                 yield other
                 start = position + 1
     if start < len(rows):
-        yield rows[start:]
+        yield rows[start:] if start else rows
+
+
+def _careful(row: Row) -> Row:
+    """``row`` if there is no backslash in it, else read again in a way that knows them."""
+    if row[-1]:
+        return _read_again(row[-1])
+    if b"\\" in row[_LEAF] or b"\\" in b"".join(row[-_FIELDS - 1 : -1]):
+        return _read_again(_line_of(row))
+    return row
+
+
+def _read_again(line: bytes) -> Row:
+    found = _LINE.fullmatch(line)
+    return (*found.groups(b""), b"") if found else (*(b"",) * _LINE.groups, line)
 
 
 def lines_of(run: Sequence[Row]) -> list[bytes]:
     """The lines that a run was read from."""
-    written = b'{"index":%b,"hash":"%b=","leaf":%b,"disclosures":{%b}}\n'
-    return [written % (*row[:3], b",".join(filter(None, row[-_FIELDS - 1 : -1]))) for row in run]
+    return [_line_of(row) for row in run]
+
+
+def _line_of(row: Row) -> bytes:
+    disclosures = b",".join(filter(None, row[-_FIELDS - 1 : -1]))
+    return b'{"index":%b,"hash":"%b=","leaf":%b,"disclosures":{%b}}\n' % (*row[:3], disclosures)
 
 
 def action_of(row: Row) -> bytes:
     """The action of the entry that ``row`` was read from."""
-    return row[3]
+    return row[_ACTION]
 
 
 def read_run(run: Sequence[Row], first: int) -> ShownRun | None:
@@ -234,10 +256,11 @@ def _joined(texts: Sequence[bytes]) -> bytes:
 
 
 def _all_unicode(texts: Sequence[bytes]) -> bool:
+    if b"".join(texts).isascii():
+        return True
     try:
         for text in texts:
-            if not text.isascii():
-                text.decode()
+            text.decode()
     except UnicodeDecodeError:
         return False
     return True

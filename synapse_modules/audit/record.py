@@ -47,7 +47,7 @@ PERSONAL_FIELDS = ("actor", "address", "device", "target", "user_agent")
 """In the order of canonical JSON."""
 SALT_BYTES = 16
 
-_SALT = re.compile(r"[A-Za-z0-9_-]{22}")
+_DISCLOSURE = re.compile(r'"([^"\\]*)":\["[^"\\]*",("(?:[^"\\]|\\.)*")\](?:,(?=")|(?=}$))', re.DOTALL)
 _MAX_BYTES = {"actor": 1024, "target": 1024, "address": 256, "device": 1024, "room": 1024, "rule": 1024, "case": 256}
 _MAX_REASON_BYTES = 4096
 _MAX_USER_AGENT = 512
@@ -149,26 +149,30 @@ def commitment(disclosure: str) -> str:
     return _base64url(sha256(disclosure.encode()).digest())
 
 
-def check_disclosures(personal: Mapping[str, Any], disclosures: Mapping[str, Any]) -> None:
-    """Check that every disclosure is the one that the leaf commits to. One that is missing was erased.
+def check_disclosures(personal: Mapping[str, Any], disclosures: str) -> int:
+    """Check that every disclosure is the one that the leaf commits to; returns how many there are.
+
+    One that is missing was erased.
 
     Args:
         personal: the leaf's commitments.
-        disclosures: decoded from canonical JSON.
+        disclosures: a JSON object, as it stands beside the leaf.
 
     Raises:
         InvalidInput: at the first that is not.
     """
-    for field, given in disclosures.items():
-        match given:
-            case [str(salt), str(value)] if _SALT.fullmatch(salt) and field in personal:
-                pass
-            case _:
-                raise InvalidInput(
-                    f"disclosures.{field}", given, "a salt of 16 bytes and a value, for a field of the leaf"
-                )
-        if commitment(f'"{field}":{canonical_text(given)}') != personal[field]:
-            raise InvalidInput(f"disclosures.{field}", value, "the value that the leaf commits to: it was altered")
+    fields: set[str] = set()
+    position = 1
+    while position < len(disclosures) - 1:
+        found = _DISCLOSURE.match(disclosures, position)
+        if found is None or found[1] in fields or found[1] not in personal:
+            raise InvalidInput("disclosures", disclosures[position:], "a salt and a value, for a field of the leaf")
+        if commitment(found[0].rstrip(",")) != personal[found[1]]:
+            value = json.loads(found[2], strict=False)
+            raise InvalidInput(f"disclosures.{found[1]}", value, "the value that the leaf commits to: it was altered")
+        fields.add(found[1])
+        position = found.end()
+    return len(fields)
 
 
 def restore(leaf: bytes, disclosures: str, key: str | None) -> Record:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from synapse_modules.audit.api import audit_routes
@@ -141,7 +144,7 @@ def newest(officer: MatrixClient) -> dict[str, Any]:
     return found[0]
 
 
-def export(officer: MatrixClient, **body: str | int) -> Reply:
+def export(officer: MatrixClient, **body: str | int | list[int]) -> Reply:
     return officer.governance("POST", "audit/export", {"case_id": "C-2", **body})
 
 
@@ -321,6 +324,7 @@ def test_every_export_is_an_entry_that_names_the_bundle_and_nobody(officer: Matr
     assert entry["details"] == {
         "bundle": manifest.bundle_id,
         "kind": "selection",
+        "format": "jsonl",
         "conditions": ["actor", "outcome"],
         "filter": {"outcome": "denied"},
         "begin": 3,
@@ -338,7 +342,8 @@ def test_every_export_is_an_entry_that_names_the_bundle_and_nobody(officer: Matr
         ({"begin": 5, "end": 4}, "begin, end"),
         ({"end": 10**9}, "begin, end"),
         ({"actor": "@bob:synapse.test"}, "a range with actor"),
-        ({"format": "csv"}, "body:format"),
+        ({"format": "parket"}, "Did you mean 'parquet'?"),
+        ({"consistent_with": [1] * 9}, "body:consistent_with"),
     ],
     ids=str,
 )
@@ -372,6 +377,45 @@ def test_a_large_export_arrives_whole(deployment: Deployment, officer: MatrixCli
     assert found.checkpoint.size == found.entries
 
 
+def test_an_export_that_was_cut_off_goes_on_and_that_is_recorded_too(officer: MatrixClient) -> None:
+    whole = export(officer, consistent_with=[100]).text
+    manifest, *lines = whole.split("\n")
+    part = next(line for line in lines if line.startswith('{"counts":'))
+    begun = whole[: whole.index(part) + len(part) + 1]
+    rest = officer.governance("POST", "audit/export/resume", {"manifest": manifest, "part": part})
+    assert rest.status == 200, rest.text
+    found = verify_bundle(io.BytesIO((begun + rest.text).encode()), KnownKeys([KEY.verifier]))
+    assert (found.manifest.marks, found.entries) == ((100,), found.manifest.tree_size)
+    entry = newest(officer)
+    assert (entry["action"], entry["case"]) == ("audit.export", "C-2")
+    assert entry["details"]["bundle"] == found.manifest.bundle_id
+    assert entry["details"]["begin"] == json.loads(part)["position"]
+
+
+@pytest.mark.parametrize("change", [{"manifest": "{}"}, {"part": "{}"}, {"part": '{"counts":{}}'}], ids=str)
+def test_what_is_no_begun_export_is_not_gone_on_with(officer: MatrixClient, change: dict[str, str]) -> None:
+    manifest, *lines = export(officer).text.split("\n")
+    part = next(line for line in lines if line.startswith('{"counts":'))
+    before = size(officer)
+    reply = officer.governance("POST", "audit/export/resume", {"manifest": manifest, "part": part} | change)
+    assert (reply.status, reply.errcode) == (400, "M_INVALID_PARAM")
+    assert size(officer) == before
+
+
+def test_an_export_in_another_format_is_an_archive_that_says_what_it_is(officer: MatrixClient) -> None:
+    url = f"{officer.url}/_synapse/client/governance/v1/audit/export"
+    body = {"case_id": "C-2", "format": "csv", "begin": 20, "end": 30}
+    answer = httpx.post(url, json=body, headers={"Authorization": f"Bearer {officer.token}"})
+    assert answer.headers["Content-Type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        data, manifest = archive.namelist()
+        document = json.loads(archive.read(manifest))
+        assert len(list(csv.reader(io.StringIO(archive.read(data).decode(), newline="")))) == 11
+    assert (manifest, document["signed"], document["entries"]) == ("manifest.json", False, 10)
+    assert answer.headers["Content-Disposition"].endswith(f'{document["manifest"]["bundle_id"]}.csv.zip"')
+    assert newest(officer)["details"]["format"] == "csv"
+
+
 def _grow(_api: ModuleApi, count: int) -> None:
     _LOGS[0].filled.fill(sample_events(count))
 
@@ -379,7 +423,8 @@ def _grow(_api: ModuleApi, count: int) -> None:
 def test_the_routes_are_in_the_openapi_document(deployment: Deployment) -> None:
     paths = deployment.client().governance("GET", "openapi.json").expect()["paths"]
     tiles = {"/audit/log/checkpoint", "/audit/log/tile/entries/{index}", "/audit/log/tile/{level}/{index}"}
-    assert set(paths) == {"/audit/entries", "/audit/status", "/audit/checkpoint", "/audit/export"} | tiles
+    exports = {"/audit/export", "/audit/export/resume"}
+    assert set(paths) == {"/audit/entries", "/audit/status", "/audit/checkpoint"} | exports | tiles
     assert json.dumps(paths["/audit/export"]["post"]["x-permission"]) == '"audit.export"'
 
 

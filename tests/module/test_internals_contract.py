@@ -129,6 +129,25 @@ def test_outside_a_request_there_is_no_client(deployment: Deployment) -> None:
     assert inside(deployment.url, _client_in_background) == [None]
 
 
+# --------------------------------------------------------------------------------------------------- processes
+
+
+def _processes(api: ModuleApi) -> list[str]:
+    return sorted(internals.configured_processes(api))
+
+
+def test_one_process_alone_is_called_main(deployment: Deployment) -> None:
+    assert inside(deployment.url, _processes) == ["main"]
+
+
+def test_every_process_knows_all_that_the_shared_configuration_names(deploy: Deploy) -> None:
+    extra = {"pusher_instances": ["pusher1"], "federation_sender_instances": ["sender1", "sender2"]}
+    deployment = deploy(workers=1, modules=[probe()], extra=extra)
+    for process in (deployment.main, *deployment.workers):
+        found = inside(process.url, _processes)
+        assert found == ["main", "pusher1", "sender1", "sender2", "worker1"], process.name
+
+
 # --------------------------------------------------------------------------------------------------- positions
 
 

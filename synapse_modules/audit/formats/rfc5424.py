@@ -43,7 +43,7 @@ def octet_counted(message: bytes) -> bytes:
 def syslog_format(enterprise: int = _EXAMPLE_ENTERPRISE) -> LineFormat:
     """The format whose structured data are named for a private ``enterprise`` number."""
     return LineFormat(
-        name="syslog",
+        name="rfc5424",
         suffix=".log",
         media_type="text/plain; charset=utf-8",
         lossless=False,

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from synapse_modules.audit.api import EntriesQuery, ExportBody, audit_routes
+from synapse_modules.audit.api import EntriesQuery, audit_routes
+from synapse_modules.audit.export_api import ExportBody
 from synapse_modules.audit.search import EntryFilter
 from synapse_modules.audit.search_index import words_of
 from synapse_modules.core.action_specs import check_event

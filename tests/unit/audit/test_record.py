@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from synapse_modules.audit.record import MAX_LEAF_BYTES, PERSONAL_FIELDS, Recorder, check_disclosures, restore
 from synapse_modules.core.actions import Action, Outcome
-from synapse_modules.core.canonical import canonical_bytes, canonical_text
+from synapse_modules.core.canonical import JsonValue, canonical_bytes, canonical_text
 from synapse_modules.core.clock import system_random
 from synapse_modules.core.errors import InvalidInput
 from synapse_modules.core.ports import AuditEvent
@@ -77,7 +77,7 @@ def test_disclosures_stay_the_same_bytes_when_one_of_them_is_erased() -> None:
     del left["address"]
     erased = canonical_text(left)
     assert all(f'"{name}":{canonical_text(left[name])}' in record.disclosures for name in ("actor", "user_agent"))
-    check_disclosures(json.loads(record.leaf)["personal"], json.loads(erased))
+    assert check_disclosures(json.loads(record.leaf)["personal"], erased) == 2
 
 
 def test_the_same_person_has_another_commitment_in_each_record() -> None:
@@ -99,7 +99,7 @@ def test_hostile_text_in_any_field_is_recorded_and_its_disclosures_hold(
     )
     record = RECORDER.record(event, now_ms=1)
     leaf = json.loads(record.leaf)
-    check_disclosures(leaf["personal"], json.loads(record.disclosures))
+    check_disclosures(leaf["personal"], record.disclosures)
     assert canonical_text(json.loads(record.disclosures)) == record.disclosures
     assert b"\n" not in record.leaf
     assert "\n" not in record.disclosures
@@ -145,7 +145,7 @@ def test_details_without_a_canonical_form_are_refused(details: dict[str, object]
         {"actor": []},
     ],
 )
-def test_a_disclosure_that_the_leaf_does_not_commit_to_is_refused(disclosures: dict[str, object]) -> None:
+def test_a_disclosure_that_the_leaf_does_not_commit_to_is_refused(disclosures: dict[str, JsonValue]) -> None:
     record = RECORDER.record(AuditEvent(Action.AUTH_LOGIN, actor="@alice:synapse.test"), now_ms=1)
     with pytest.raises(InvalidInput, match="disclosures"):
-        check_disclosures(json.loads(record.leaf)["personal"], disclosures)
+        check_disclosures(json.loads(record.leaf)["personal"], canonical_text(disclosures))

@@ -290,7 +290,7 @@ def _json_reader(read: Callable[[dict[str, Any]], Entry]) -> Callable[[bytes], I
 READERS: dict[str, Callable[[bytes], Iterator[Entry]]] = {
     "csv": read_csv,
     "cef": read_cef,
-    "syslog": read_syslog,
+    "rfc5424": read_syslog,
     "ocsf": _json_reader(entry_of_ocsf),
     "ocsf-1.9": _json_reader(entry_of_ocsf),
     "ecs": _json_reader(entry_of_ecs),

@@ -28,7 +28,7 @@ TEXT_FIELDS = ("room", "rule", "case", "reason", "actor", "target", "address", "
 
 def as_shown(entry: Entry, name: str) -> Entry:
     """What can be read back from the format called ``name``."""
-    if name not in {"csv", "cef", "syslog"}:
+    if name not in {"csv", "cef", "rfc5424"}:
         return entry
     shown: dict[str, Any] = {field: getattr(entry, field) for field in TEXT_FIELDS}
     for field, text in shown.items():
@@ -43,7 +43,7 @@ def written(chosen: LineFormat, given_entries: Iterable[Entry]) -> bytes:
 
 def test_every_format_of_lines_has_a_reader_and_only_those_that_lose_nothing_say_so() -> None:
     assert set(READERS) == set(LINE_FORMATS)
-    assert {name for name, each in LINE_FORMATS.items() if not each.lossless} == {"csv", "cef", "syslog"}
+    assert {name for name, each in LINE_FORMATS.items() if not each.lossless} == {"csv", "cef", "rfc5424"}
 
 
 @given(st.lists(entries(), max_size=3))
